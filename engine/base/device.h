@@ -1,0 +1,44 @@
+// What the rest of Lehr knows of an accelerator. The CUDA half (liblehr_cuda.so) implements this and
+// is loaded on demand, before any ATen call (LibTorch caches for good that there is no CUDA).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace at { class Tensor; }
+
+namespace lehr {
+
+struct DeviceInfo {
+  std::string name;
+  int64_t total_bytes = 0, free_bytes = 0;
+  int major = 0, minor = 0;  // compute capability
+};
+
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+  virtual std::vector<DeviceInfo> devices() = 0;
+  virtual std::string versions() = 0;  // CUDA runtime, driver, cuDNN, NCCL, one line
+  virtual at::Tensor pin(const at::Tensor& host) = 0;
+  // Copies pinned `host` on the copy stream and makes the current stream wait for it.
+  virtual at::Tensor copy_in(const at::Tensor& host) = 0;
+  virtual void synchronize() = 0;
+  virtual int64_t peak_bytes() = 0;  // of the caching allocator
+};
+
+// True when libcuda.so.1 loads, cuInit succeeds and a device is there; never touches ATen. When not,
+// `why` (if given) says what is missing.
+bool gpu_present(std::string* why = nullptr);
+// Loads liblehr_cuda.so (beside liblehr.so, or LEHR_CUDA_LIBRARY), compares build stamps, returns its
+// runtime; the same pointer on later calls. Throws Error{kUsage} when it is missing or of another build.
+DeviceRuntime* load_cuda();
+// Where liblehr_cuda.so is looked for, or "" when it is not there.
+std::string cuda_library_path();
+// Identifies this build: version, LibTorch version, compiler, flags, numerics version.
+std::string build_stamp();
+
+}  // namespace lehr

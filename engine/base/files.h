@@ -1,0 +1,55 @@
+// Files that are there after a power cut, or not at all. Every call checks every return value, loops
+// on short writes and EINTR, and throws Error with path and errno text. No buffered streams.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lehr {
+
+// Whole file into memory. Throws Error{kData} when missing, unreadable or above `limit_bytes`.
+std::string read_file(const std::string& path, uint64_t limit_bytes = UINT64_MAX);
+// temp name + write + fsync + rename + fsync of the folder: after return the content is durable.
+void write_file_durably(const std::string& path, std::string_view content);
+void sync_folder(const std::string& path);  // fsync of a directory
+bool file_exists(const std::string& path);
+void make_folders(const std::string& path);  // mkdir -p
+void remove_tree(const std::string& path);   // rm -rf, absent is fine
+std::vector<std::string> list_folder(const std::string& path);  // names, sorted; {} when absent
+std::string join_path(const std::string& a, const std::string& b);  // b when b is absolute
+
+// A file being written: create (fails if it exists), append, then commit(). An uncommitted one is
+// closed and left behind for its owner to remove with the folder it is in.
+class FileWriter {
+ public:
+  explicit FileWriter(const std::string& path, uint64_t reserve_bytes = 0);  // posix_fallocate
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+  void write(const void* data, size_t bytes);
+  void commit();  // fsync, close; never retried after a failure
+  uint64_t size() const { return size_; }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+// flock on FOLDER/.lock for the life of the object. Throws Error{kUsage} naming the holder's pid when
+// another process holds it; the lock dies with its process, so it is never stale.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace lehr

@@ -1,0 +1,91 @@
+#include "engine/base/hash.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "engine/base/error.h"
+
+namespace lehr {
+namespace {
+
+std::string hex(const unsigned char* bytes, size_t n) {
+  static const char* digits = "0123456789abcdef";
+  std::string text;
+  text.reserve(2 * n);
+  for (size_t i = 0; i < n; ++i) {
+    text += digits[bytes[i] >> 4];
+    text += digits[bytes[i] & 15];
+  }
+  return text;
+}
+
+std::string hex(XXH128_hash_t hash) {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  return hex(canonical.digest, sizeof canonical.digest);
+}
+
+template <class Chunk>
+void read_chunks(const std::string& path, Chunk chunk) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw Error(Code::kData, std::string("cannot open: ") + std::strerror(errno), path);
+  std::vector<char> buffer(1 << 20);
+  for (;;) {
+    ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int error = errno;
+      ::close(fd);
+      throw Error(Code::kData, std::string("cannot read: ") + std::strerror(error), path);
+    }
+    if (n == 0) break;
+    chunk(buffer.data(), static_cast<size_t>(n));
+  }
+  ::close(fd);
+}
+
+struct Sha256 {
+  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context{EVP_MD_CTX_new(), EVP_MD_CTX_free};
+  Sha256() { EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr); }
+  void update(const void* data, size_t bytes) { EVP_DigestUpdate(context.get(), data, bytes); }
+  std::string digest() {
+    unsigned char out[32];
+    unsigned int n = 0;
+    EVP_DigestFinal_ex(context.get(), out, &n);
+    return hex(out, n);
+  }
+};
+
+}  // namespace
+
+std::string xxh3_128(const void* data, size_t bytes) { return hex(XXH3_128bits(data, bytes)); }
+
+std::string sha256(std::string_view text) {
+  Sha256 sha;
+  sha.update(text.data(), text.size());
+  return sha.digest();
+}
+
+std::string xxh3_128_of_file(const std::string& path) {
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_128bits_reset(state.get());
+  read_chunks(path, [&](const char* data, size_t n) { XXH3_128bits_update(state.get(), data, n); });
+  return hex(XXH3_128bits_digest(state.get()));
+}
+
+std::string sha256_of_file(const std::string& path) {
+  Sha256 sha;
+  read_chunks(path, [&](const char* data, size_t n) { sha.update(data, n); });
+  return sha.digest();
+}
+
+}  // namespace lehr

@@ -1,0 +1,16 @@
+// Checksums: XXH3-128 for tensors and files (6 GB/s on one core), SHA-256 for manifests.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace lehr {
+
+std::string xxh3_128(const void* data, size_t bytes);  // 32 hex digits
+std::string sha256(std::string_view text);             // 64 hex digits
+// Streamed over a file; throws Error{kData} when it cannot be read.
+std::string xxh3_128_of_file(const std::string& path);
+std::string sha256_of_file(const std::string& path);
+
+}  // namespace lehr

@@ -1,0 +1,38 @@
+// Saves in the background: take() returns at once, the copy of the tensors runs beside the next forward
+// and backward, and finish_copy() (from Step::before_update) waits for it before a weight moves.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/base/named_tensor.h"
+#include "engine/checkpoint/checkpoint.h"
+
+namespace lehr::checkpoint {
+
+class Saver {
+ public:
+  Saver(std::string folder, Retention retention);
+  ~Saver();  // waits for the save in flight
+  // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers, part of
+  // the weights shard) at once. Waits for an earlier save first; throws its Error if it failed.
+  // Of `content`, step, samples, texts and facts are used.
+  void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
+            const NamedTensors& state);
+  void finish_copy();            // at most the rest of a memory copy
+  void wait();                   // until the save in flight is committed; throws its Error
+  // Newest committed step, -1 for none; and the path.
+  int64_t committed_step() const;
+  double blocked_s() const;      // time that take, finish_copy held up the caller, in total
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Overwrites each tensor in place from the view of the same name. Throws Error{kCheckpoint} for a
+// missing name or another shape or dtype.
+void restore(const SafetensorsFile& file, const NamedTensors& into);
+std::vector<TensorView> views_of(const NamedTensors& tensors);  // contiguous CPU tensors
+
+}  // namespace lehr::checkpoint

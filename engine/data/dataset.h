@@ -1,0 +1,76 @@
+// A data set: three splits of samples, read once, handed out by index. What is fitted on training
+// data (normalisation, categories) belongs to it and travels with the model as a TorchScript source.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/batch.h"
+#include "engine/base/fields.h"
+
+namespace lehr::data {
+
+enum class Split { kTrain, kValidation, kTest };
+const char* to_string(Split split);  // "train", "validation", "test"
+
+struct DataInfo {
+  bool is_image = false;
+  int64_t channels = 0, height = 0, width = 0;  // images, as the model sees them
+  StringList number_columns, string_columns;    // tables, as the source stores them
+  int64_t features = 0;                         // tables, as the model sees them
+  StringList classes;                           // empty: regression
+  int64_t values = 0;                           // regression: targets per sample
+  std::string fingerprint;                      // of the source files: part of what exactness depends on
+};
+
+// What the source stored, before any preprocessing: the input of an artefact's forward.
+struct RawBatch {
+  at::Tensor images;                              // uint8 [N, H, W] or [N, H, W, C]
+  at::Tensor numbers;                             // float64 [N, F], missing as NaN
+  std::vector<std::vector<std::string>> strings;  // [N][S], missing as ""
+  at::Tensor targets;                             // as in Batch
+};
+
+// Preprocessing as TorchScript, so that an artefact takes raw values. `source` defines
+//   def preprocess(self, images: Tensor) -> Tensor        (images), or
+//   def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor
+// using ATen ops only and the attributes below; its result has the bits of Batch::inputs in eval.
+struct Preprocessing {
+  std::string source;
+  std::vector<std::pair<std::string, at::Tensor>> buffers;
+  std::vector<std::pair<std::string, StringList>> string_lists;
+  std::vector<std::pair<std::string, std::map<std::string, int64_t>>> string_maps;  // Dict[str, int]
+};
+
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual const DataInfo& info() const = 0;
+  virtual int64_t size(Split split) const = 0;
+  // Inputs and targets of `samples` (indices within the split) into slots [begin, end) of a batch that
+  // `allocate` made; called from several threads at once for disjoint ranges. With `augment`, draws are
+  // keyed by (seed, sample, epoch).
+  virtual Batch allocate(int64_t size) const = 0;
+  virtual void fill(Split split, const int64_t* samples, int64_t begin, int64_t end, bool augment,
+                    uint64_t seed, int64_t epoch, Batch& batch) const = 0;
+  virtual RawBatch raw(Split split, const std::vector<int64_t>& samples) const = 0;
+  virtual Preprocessing preprocessing() const = 0;
+  // Figures of the training data (per column or channel: mean, std, min, max, counts, missing; classes)
+  // as JSON text: statistics.json of the artefact.
+  virtual std::string statistics() const = 0;
+};
+
+// Opens what section `data` names. Throws Error{kData} (missing, short or corrupt file: file and byte;
+// a missing data set names the scripts/data command) or Error{kRecipe} (unknown column, ...).
+std::shared_ptr<Dataset> open_dataset(const FieldSource& fields);
+
+// All sections of this room (section `data`, one per source).
+std::vector<Section> sections();
+
+}  // namespace lehr::data

@@ -1,0 +1,54 @@
+// Batches in order, ahead of time: threads fill a bounded queue while the step computes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/base/batch.h"
+#include "engine/base/device.h"
+#include "engine/data/dataset.h"
+
+namespace lehr::data {
+
+struct LoaderOptions {
+  Split split = Split::kTrain;
+  int64_t global_batch = 1, micro_batch = 1;  // a step is global_batch samples in micro-batches
+  bool shuffle = true, augment = true, drop_last = false;
+  bool one_pass = false;     // evaluation: ends after one epoch
+  uint64_t seed = 0;
+  int threads = 1;           // 0: filled by the caller's thread in next()
+  int64_t prefetch = 4;      // steps kept ready
+  int rank = 0, world = 1;   // each rank gets its slice of every step
+  DeviceRuntime* device = nullptr;  // pin and copy batches when set
+};
+
+// The samples of one optimizer step.
+struct StepBatch {
+  std::vector<Batch> micro;   // this rank's micro-batches, in order
+  int64_t samples = 0;        // over all ranks; the last step of an epoch may be short
+  int64_t position = 0;       // samples consumed before this step, counted globally from the start
+  int64_t epoch = 0;
+  bool ends_epoch = false;
+};
+
+class Loader {
+ public:
+  Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+  // Continues after `samples` consumed samples; drops what was prefetched.
+  void seek(int64_t samples);
+  // The next step's samples; micro is empty when one_pass has ended. Errors of loader threads are
+  // thrown here.
+  StepBatch next();
+  int64_t steps_per_epoch() const;
+  int64_t samples_per_epoch() const;  // with drop_last, what an epoch uses
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace lehr::data

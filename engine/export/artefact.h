@@ -1,0 +1,58 @@
+// Turns a trained model into a directory that a server can trust, and loads one.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/fields.h"
+#include "engine/data/dataset.h"
+#include "models/model.h"
+
+namespace lehr::artefact {
+
+struct ExportRequest {
+  std::shared_ptr<models::Model> model;  // weights already chosen (best, last or ema), on the CPU
+  std::shared_ptr<data::Dataset> dataset;
+  std::string loss;                      // "cross_entropy", "binary_cross_entropy", "mse", ...
+  std::string recipe_yaml;               // resolved
+  std::string metrics_json;              // what the run reached
+  std::string output;                    // folder; must not exist
+  std::string origin_json;               // run, step, build: into the manifest
+};
+// Traces, wraps, writes under a temporary name, reloads, compares with the live model at three batch
+// sizes bit for bit, replays the golden samples, and only then renames into place. Throws
+// Error{kCheckpoint} naming the first differing layer; nothing is published then.
+void export_artefact(const ExportRequest& request);
+// True when the model would trace (meta-free dry trace with random weights); `why` says what stops it.
+bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info, std::string* why);
+
+struct Prediction {
+  std::vector<std::string> labels;  // classifiers
+  at::Tensor scores;                // [N, C] probabilities or [N, K] values
+};
+
+// A verified artefact: manifest checked (sizes, checksums), operators of model.pt scanned against the
+// allow-list before anything runs. Throws Error{kCheckpoint}.
+class Artefact {
+ public:
+  explicit Artefact(const std::string& path);
+  ~Artefact();
+  const std::vector<std::string>& classes() const;
+  bool takes_images() const;
+  StringList number_columns() const;
+  StringList string_columns() const;
+  Prediction predict(const data::RawBatch& raw) const;
+  std::string manifest() const;  // JSON text
+  std::string recipe() const;    // YAML text
+  std::string loss() const;      // of the recipe that trained it
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::vector<Section> sections();  // export
+
+}  // namespace lehr::artefact

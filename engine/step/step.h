@@ -1,0 +1,78 @@
+// Takes one batch and moves the weights once: forward, loss, backward, guard, clip, update, average.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/batch.h"
+#include "engine/base/fields.h"
+#include "engine/base/named_tensor.h"
+#include "models/model.h"
+
+namespace lehr::step {
+
+struct StepContext {
+  int64_t total_steps = 0;     // of the whole training, for schedules; 0 when unknown
+  int64_t steps_per_epoch = 0;
+  at::Device device = at::kCPU;
+  uint64_t seed = 0;
+};
+
+struct StepReport {
+  double loss = 0;       // weighted mean over the step's samples
+  double grad_norm = 0;  // global, before clipping
+  double lr = 0;
+  double loss_scale = 1;
+  int64_t samples = 0;
+  bool skipped = false;  // non-finite, or fp16 scale was lowered: no weight moved
+};
+
+class Step {
+ public:
+  // Reads sections optimizer, lr_scheduler, loss, training. Throws Error{kRecipe} for contradictions.
+  Step(std::shared_ptr<models::Model> model, const FieldSource& fields, const StepContext& context);
+  ~Step();
+  // One update from the micro-batches of one global batch; normalised by the samples (or class weights)
+  // of all of them, so k micro-batches give what one batch gives. Throws Error{kNonFinite} naming the
+  // samples under `non_finite: stop`, before any weight has moved.
+  StepReport take(const std::vector<Batch>& micro);
+  // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint
+  // in flight finishes its copies here. Batch-norm buffers and nothing else change before it.
+  void before_update(std::function<void()> hook);
+
+  int64_t steps_taken() const;
+  double lr_at(int64_t step) const;
+  // Optimizer and EMA tensors by name ("optimizer.exp_avg.fc.weight", "ema.fc.weight"), and scalars
+  // (steps taken, loss scale, growth tracker, skipped steps) as JSON text.
+  NamedTensors state() const;
+  std::string scalars() const;
+  // After the tensors of state() have been overwritten in place.
+  void restore_scalars(const std::string& json);
+  // EMA weights by parameter name; empty without training.ema_decay.
+  NamedTensors averaged() const;
+  // One line for the log: groups, what is decayed and what not, what is frozen.
+  std::string describe() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Logits per sample that a loss wants for this data: classes, 1 for binary cross-entropy, or values.
+int64_t output_count(const FieldSource& fields, int64_t classes, int64_t values);
+// What predictions mean under the recipe's loss: scores for metrics from model outputs.
+//   cross-entropy: softmax [B, C]; binary: sigmoid [B] of class 1 -> [B, 2]; regression: as they are
+at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs);
+// Weighted mean loss of a batch and its weight, for evaluation: {sum, weight}.
+std::pair<double, double> loss_sum(const FieldSource& fields, const at::Tensor& outputs,
+                                   const at::Tensor& targets);
+// Bytes of optimizer state (with EMA) per parameter byte, for `lehr check`.
+double state_bytes_per_parameter_byte(const FieldSource& fields);
+
+std::vector<Section> sections();
+
+}  // namespace lehr::step
