@@ -1,5 +1,5 @@
 // Files that are there after a power cut, or not at all. Every call checks every return value, loops
-// on short writes and EINTR, and throws Error with path and errno text. No buffered streams.
+// on short writes and EINTR, and throws Error{kData} with path and errno text. No buffered streams.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +10,16 @@
 
 namespace lehr {
 
-// Whole file into memory. Throws Error{kData} when missing, unreadable or above `limit_bytes`.
+// Whole file into memory. Throws when missing, a folder, unreadable or above `limit_bytes`.
 std::string read_file(const std::string& path, uint64_t limit_bytes = UINT64_MAX);
 // temp name + write + fsync + rename + fsync of the folder: after return the content is durable.
 void write_file_durably(const std::string& path, std::string_view content);
 void sync_folder(const std::string& path);  // fsync of a directory
+// rename + fsync of the folder of `to`; both must be in one folder to be durable.
+void rename_durably(const std::string& from, const std::string& to);
+std::string unique_id();  // 16 random hex digits, for names that nobody else takes
 bool file_exists(const std::string& path);
-void make_folders(const std::string& path);  // mkdir -p
+void make_folders(const std::string& path);  // mkdir -p; durable, like a file's name
 void remove_tree(const std::string& path);   // rm -rf, absent is fine
 std::vector<std::string> list_folder(const std::string& path);  // names, sorted; {} when absent
 std::string join_path(const std::string& a, const std::string& b);  // b when b is absolute
@@ -36,7 +39,7 @@ class FileWriter {
  private:
   std::string path_;
   int fd_ = -1;
-  uint64_t size_ = 0;
+  uint64_t size_ = 0, reserved_ = 0;
 };
 
 // flock on FOLDER/.lock for the life of the object. Throws Error{kUsage} naming the holder's pid when

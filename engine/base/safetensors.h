@@ -20,16 +20,21 @@ struct TensorView {
 
 uint64_t dtype_bytes(const std::string& dtype);  // 0 for an unknown one
 
+// Wider dtypes first, else as given: so laid out, every tensor is aligned to its dtype, which other
+// readers need.
+std::vector<TensorView> in_file_order(std::vector<TensorView> tensors);
 // The header (length prefix included, padded with spaces to a multiple of 8) for `tensors` laid out in
 // the given order without gaps. `metadata` becomes __metadata__.
 std::string safetensors_header(const std::vector<TensorView>& tensors,
                                const std::map<std::string, std::string>& metadata = {});
+// In file order, fsynced; `path` must not exist. Its name is durable after sync_folder.
 void write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 // A mapped file. Throws Error{kCheckpoint} on anything that does not add up: header over 100 MB or
 // beyond the file, not JSON, unknown dtype, shape x dtype != bytes, overlaps, gaps, duplicate names,
-// trailing bytes. The views point into the map and live as long as this object.
+// trailing bytes. The views point into the map, live as long as this object, and may be unaligned.
+// Nobody may truncate the file meanwhile (SIGBUS).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
@@ -41,10 +46,13 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
+  void parse();
+
   std::string path_;
   void* map_ = nullptr;
   uint64_t size_ = 0;
   std::vector<TensorView> tensors_;
+  std::map<std::string, size_t> index_;
   std::map<std::string, std::string> metadata_;
 };
 

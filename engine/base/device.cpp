@@ -1,0 +1,96 @@
+// Finds out whether there is a GPU without waking LibTorch, and loads the CUDA half when asked.
+#include "engine/base/device.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <mutex>
+
+#include "engine/base/error.h"
+
+namespace lehr {
+namespace {
+
+constexpr const char* kLibrary = "liblehr_cuda.so";
+
+// the one entry of liblehr_cuda.so: nullptr and a `problem` when the stamps differ or it cannot
+// start
+using Entry = DeviceRuntime* (*)(const char* build_stamp, const char** problem);
+
+std::string folder_of_this_library() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&gpu_present), &info) == 0 || !info.dli_fname) return "";
+  std::string path = info.dli_fname;
+  size_t slash = path.find_last_of('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+template <class Function>
+Function symbol(void* library, const char* name) {
+  return reinterpret_cast<Function>(dlsym(library, name));
+}
+
+}  // namespace
+
+bool gpu_present(std::string* why) {
+  auto no = [&](std::string reason) {
+    if (why) *why = std::move(reason);
+    return false;
+  };
+  // left open: the driver keeps threads and state of its own
+  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!driver) return no("no NVIDIA driver (libcuda.so.1 does not load)");
+  auto init = symbol<int (*)(unsigned)>(driver, "cuInit");
+  auto count = symbol<int (*)(int*)>(driver, "cuDeviceGetCount");
+  if (!init || !count) return no("libcuda.so.1 lacks cuInit or cuDeviceGetCount");
+  if (int error = init(0)) return no(fmt::format("cuInit failed with CUDA error {}", error));
+  int devices = 0;
+  if (int error = count(&devices))
+    return no(fmt::format("cuDeviceGetCount failed with CUDA error {}", error));
+  if (devices == 0) return no("the NVIDIA driver shows no device (CUDA_VISIBLE_DEVICES?)");
+  return true;
+}
+
+std::string cuda_library_path() {
+  const char* chosen = std::getenv("LEHR_CUDA_LIBRARY");
+  std::string path = chosen && *chosen ? chosen : folder_of_this_library() + "/" + kLibrary;
+  return access(path.c_str(), R_OK) == 0 ? path : "";
+}
+
+DeviceRuntime* load_cuda() {
+  static std::mutex mutex;
+  static DeviceRuntime* runtime = nullptr;
+  std::lock_guard lock(mutex);
+  if (runtime) return runtime;
+
+  std::string path = cuda_library_path();
+  if (path.empty()) {
+    const char* chosen = std::getenv("LEHR_CUDA_LIBRARY");
+    throw Error(Code::kUsage, "the CUDA half of Lehr is not there",
+                chosen && *chosen ? chosen : folder_of_this_library() + "/" + kLibrary,
+                "build with -DLEHR_CUDA=ON, or train with training.device: cpu");
+  }
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library)
+    throw Error(Code::kUsage, fmt::format("does not load: {}", dlerror()), path,
+                "rebuild it beside this liblehr.so");
+  auto entry = symbol<Entry>(library, "lehr_cuda_runtime");
+  if (!entry)
+    throw Error(Code::kUsage, "is no CUDA half of Lehr (it lacks lehr_cuda_runtime)", path);
+  const char* problem = nullptr;
+  std::string stamp = build_stamp();
+  runtime = entry(stamp.c_str(), &problem);
+  if (!runtime)
+    throw Error(Code::kUsage, problem ? problem : "did not start", path,
+                "rebuild both halves together: this one is " + stamp);
+  return runtime;
+}
+
+std::string build_stamp() {
+  return "lehr " LEHR_VERSION ", LibTorch " LEHR_TORCH_VERSION ", " LEHR_COMPILER ", " LEHR_FLAGS
+         ", numerics " LEHR_NUMERICS_VERSION;
+}
+
+}  // namespace lehr
