@@ -1,0 +1,175 @@
+// The program: command line in, exit code out. Only this file prints errors and exits.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/log.h"
+#include "engine/recipe/recipe.h"
+#include "engine/run/check.h"
+#include "engine/run/doctor.h"
+#include "engine/run/fields.h"
+#include "engine/run/finish.h"
+#include "engine/run/plan.h"
+#include "engine/run/recipes.h"
+#include "engine/run/resume_test.h"
+#include "engine/run/train.h"
+#include "engine/run/verbs.h"
+#include "engine/track/track.h"
+
+namespace {
+
+using namespace lehr;
+
+track::Terminal* terminal = nullptr;
+void print_line(const std::string& line) { terminal->print(line); }
+
+// what every verb may set
+struct Options {
+  std::string recipe, run, path, output;
+  std::vector<std::string> overrides, inputs;
+  bool json = false, fresh = false, approximate = false, reference = false, debug = false;
+  int kills = 3;
+};
+
+CLI::App* verb(CLI::App& app, const char* name, const char* text, const char* example) {
+  CLI::App* sub = app.add_subcommand(name, text);
+  sub->footer(fmt::format("Example:\n  {}", example));
+  return sub;
+}
+
+void takes_recipe(CLI::App* sub, Options& o) {
+  sub->add_option("recipe", o.recipe, "Recipe file (YAML)")->required();
+  // one value per --set, so that the positional is never swallowed
+  sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")->expected(1)->take_all();
+}
+
+int dispatch(int argc, char** argv, Options& o) {
+  CLI::App app{"Lehr trains models from recipe files, survives any crash, and exports proved artefacts."};
+  app.footer(
+      "Exit codes: 0 done, 1 a fault of ours, 2 usage, 3 recipe, 4 data, 5 checkpoint or artefact, 6 ranks,\n"
+      "7 non-finite numbers, 75 stopped early with everything saved (run the same command again),\n"
+      "130 interrupted twice.\n\nExample:\n  lehr train recipes/fashion_mnist_cnn.yaml");
+  app.require_subcommand(1);
+  app.add_flag("--debug", o.debug, "On an error, end with an abort and a stack trace");
+  app.set_version_flag("--version", LEHR_VERSION);
+
+  auto* train = verb(app, "train", "Train a recipe; the same command continues what was cut",
+                     "lehr train recipes/fashion_mnist_cnn.yaml --set training.max_epochs=1");
+  takes_recipe(train, o);
+  train->add_option("--run", o.run, "Run folder (chosen under job.output_dir by default)");
+  train->add_flag("--fresh", o.fresh, "Begin a new run even if one could continue");
+  train->add_flag("--allow-approximate-resume", o.approximate, "Continue although something that bits depend on differs");
+
+  auto* check = verb(app, "check", "Check a recipe without training it", "lehr check recipes/fashion_mnist_cnn.yaml");
+  takes_recipe(check, o);
+  check->add_flag("--json", o.json, "For machines");
+
+  auto* show = verb(app, "show", "Print the resolved recipe", "lehr show my.yaml --set optimizer.lr=3e-4");
+  takes_recipe(show, o);
+
+  auto* schema = verb(app, "schema", "Print the JSON Schema of recipe files", "lehr schema > lehr.schema.json");
+  schema->add_flag("--reference", o.reference, "The reference page (Markdown) instead");
+
+  auto* recipes = verb(app, "recipes", "List the shipped recipes, or copy one", "lehr recipes copy mlp my.yaml");
+  recipes->require_subcommand(1);
+  auto* recipes_list = recipes->add_subcommand("list", "List the shipped recipes");
+  auto* recipes_copy = recipes->add_subcommand("copy", "Copy a shipped recipe");
+  recipes_copy->add_option("name", o.recipe, "Name from the list")->required();
+  recipes_copy->add_option("file", o.output, "New file")->required();
+
+  auto* resume = verb(app, "resume-test", "Prove that killed-and-continued equals uninterrupted",
+                      "lehr resume-test recipes/bike_sharing_mlp.yaml --kills 5");
+  takes_recipe(resume, o);
+  resume->add_option("--kills", o.kills, "How often to kill -9")->check(CLI::Range(0, 100000));
+
+  auto* exports = verb(app, "export", "Make an artefact of a run or a checkpoint", "lehr export runs/fashion_mnist_cnn-1 --output model");
+  exports->add_option("source", o.path, "Run folder or checkpoint folder")->required();
+  exports->add_option("--output", o.output, "New folder")->required();
+
+  auto* predict = verb(app, "predict", "Predict with an artefact", "lehr predict model --input images-idx3-ubyte.gz --output out.csv");
+  predict->add_option("artefact", o.path, "Artefact folder")->required();
+  predict->add_option("--input", o.inputs, "Input file(s)")->required();
+  predict->add_option("--output", o.output, "CSV file to write")->required();
+
+  auto* evaluate = verb(app, "evaluate", "Evaluate an artefact on labelled data",
+                        "lehr evaluate model --data t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz");
+  evaluate->add_option("artefact", o.path, "Artefact folder")->required();
+  evaluate->add_option("--data", o.inputs, "Data files: images then labels for IDX and npy; one CSV for tables")->required();
+  evaluate->add_flag("--json", o.json, "For machines");
+
+  auto* inspect = verb(app, "inspect", "Explain a checkpoint, a run or an artefact", "lehr inspect runs/fashion_mnist_cnn-1/artefact");
+  inspect->add_option("path", o.path, "Folder")->required();
+  inspect->add_flag("--json", o.json, "For machines");
+
+  auto* doctor = verb(app, "doctor", "Versions, devices, what is compiled in and what is missing", "lehr doctor");
+  doctor->add_flag("--json", o.json, "For machines");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : static_cast<int>(Code::kUsage);
+  }
+
+  if (*train) {
+    run::TrainRequest request{o.recipe, o.overrides, {o.run, o.fresh}, o.approximate};
+    return static_cast<int>(run::train(request, *terminal));
+  }
+  if (*check) {
+    const auto report = run::check(run::load_recipe(o.recipe, o.overrides));
+    std::cout << (o.json ? report.json : report.text) << "\n";
+  } else if (*show) {
+    std::cout << run::load_recipe(o.recipe, o.overrides).resolved();
+  } else if (*schema) {
+    const auto sections = run::all_sections();
+    std::cout << (o.reference ? recipe::reference(sections) : recipe::json_schema(sections));
+  } else if (*recipes_list) {
+    std::cout << run::list_recipes();
+  } else if (*recipes_copy) {
+    run::copy_recipe(o.recipe, o.output);
+    std::cout << "copied to " << o.output << "\n";
+  } else if (*resume) {
+    run::ResumeTestRequest request;
+    request.program = std::filesystem::read_symlink("/proc/self/exe").string();
+    request.recipe = o.recipe;
+    request.overrides = o.overrides;
+    request.kills = o.kills;
+    request.folder = fmt::format("runs/resume-test-{}", getpid());
+    return run::resume_test(request, *terminal) ? 0 : static_cast<int>(Code::kCheckpoint);
+  } else if (*exports) {
+    run::export_run(o.path, o.output, *terminal);
+  } else if (*predict) {
+    run::predict(o.path, o.inputs, o.output, *terminal);
+  } else if (*evaluate) {
+    run::evaluate_artefact(o.path, o.inputs, o.json, *terminal);
+  } else if (*inspect) {
+    std::cout << run::inspect(o.path, o.json);
+  } else if (*doctor) {
+    std::cout << run::doctor(o.json);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  track::Terminal live(2);
+  terminal = &live;
+  log_through(print_line);
+  Options options;
+  try {
+    return dispatch(argc, argv, options);
+  } catch (const Error& e) {
+    if (options.debug) throw;
+    log_error(e.what());
+    return static_cast<int>(e.code());
+  } catch (const std::exception& e) {
+    if (options.debug) throw;
+    log_error(fmt::format("{}\n  this is a fault of Lehr's; run again with --debug for a stack trace", e.what()));
+    return static_cast<int>(Code::kInternal);
+  }
+}

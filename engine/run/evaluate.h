@@ -1,0 +1,32 @@
+// Runs a model over one split in eval mode, fp32, and gives the loss and the recipe's metrics.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/data/dataset.h"
+#include "engine/metrics/metrics.h"
+#include "engine/recipe/recipe.h"
+#include "engine/run/plan.h"
+#include "models/model.h"
+
+namespace lehr::run {
+
+struct Evaluation {
+  std::vector<metrics::Result> results;  // "loss" first
+  int64_t samples = 0;
+  double seconds = 0;
+  std::optional<double> value(const std::string& name) const;
+};
+
+// The metrics that the recipe asks for, for this data set. Throws Error{kRecipe} for an unknown name.
+std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
+                                                             const data::DataInfo& info);
+// Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives.
+void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);
+
+Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split, DeviceRuntime* device);
+
+}  // namespace lehr::run

@@ -1,0 +1,41 @@
+// What a checkpoint says beside its tensors: where training stands, and everything that exactness
+// depends on, so that a resume is exact or says what differs.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/recipe/recipe.h"
+
+namespace lehr::run {
+
+// Where a training stands at a step boundary.
+struct Progress {
+  int64_t step = 0, samples = 0;
+  double train_seconds = 0;  // over all invocations, evaluation and saving included
+  std::optional<double> best;
+  int64_t best_step = -1;
+  int64_t bad_evaluations = 0;  // since the best
+  std::optional<double> monitor;  // at the newest evaluation
+  int64_t evaluated_step = -1;    // the newest step at which the validation split was evaluated
+  bool ended_early = false;       // by early stopping
+  double interval_loss = 0;       // of the logging interval under way
+  int64_t interval_samples = 0;
+};
+
+// What must be equal for the same bits, beside the recipe's exact fields.
+struct Surroundings {
+  std::string build, device, cpu_capability, data;
+  int64_t threads = 1, world = 1;
+};
+Surroundings surroundings(const std::string& device, int64_t threads, const std::string& data_fingerprint);
+
+std::string facts_json(const Progress& progress, const Surroundings& around, const std::string& step_scalars);
+Progress progress_of(const std::string& facts_json);
+std::string step_scalars_of(const std::string& facts_json);
+// One line for each thing that breaks exactness: "threads: 2 then, 4 now".
+std::vector<std::string> differences(const std::string& facts_json, const Surroundings& now,
+                                     const recipe::Recipe& then_recipe, const recipe::Recipe& now_recipe);
+
+}  // namespace lehr::run

@@ -1,0 +1,188 @@
+#include "engine/run/finish.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/base/error.h"
+#include "engine/base/log.h"
+#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/saver.h"
+#include "engine/export/artefact.h"
+#include "engine/step/step.h"
+#include "engine/track/fields.h"
+
+namespace lehr::run {
+
+using nlohmann::json;
+
+void with_weights(models::Model& model, const NamedTensors& weights, const std::function<void()>& work) {
+  at::NoGradGuard no_grad;
+  NamedTensors own;
+  for (auto& [name, tensor] : model.parameters())
+    for (const auto& other : weights)
+      if (other.name == name) {
+        own.push_back({name, tensor.clone()});
+        tensor.copy_(other.tensor);
+      }
+  work();
+  for (auto& [name, tensor] : model.parameters())
+    for (const auto& other : own)
+      if (other.name == name) tensor.copy_(other.tensor);
+}
+
+bool uses_average(const recipe::Recipe& recipe) {
+  return recipe.get<artefact::ExportFields>().weights == "ema";
+}
+
+static NamedTensors weights_of(const models::Model& model) {
+  NamedTensors all = model.parameters();
+  for (auto& buffer : model.buffers()) all.push_back(buffer);
+  return all;
+}
+
+// a run folder's newest checkpoint, or a checkpoint folder
+static checkpoint::Loaded load_from(const std::string& path) {
+  if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
+  const std::string folder = join_path(path, "checkpoints");
+  if (auto loaded = checkpoint::load_newest(folder, [](const std::string& text) { log_warning(text); }))
+    return std::move(*loaded);
+  throw Error(Code::kCheckpoint, "there is no checkpoint here", path,
+              "name a run folder (with checkpoints/) or one step-... folder");
+}
+
+void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
+  const std::string path = recipe.get<models::ModelFields>().init_from;
+  if (path.empty()) return;
+  if (path.ends_with(".safetensors")) {
+    checkpoint::restore(SafetensorsFile(path), weights_of(model));
+  } else {
+    checkpoint::restore(*load_from(path).shards.at("weights"), weights_of(model));
+  }
+  log_info("weights start from " + path);
+}
+
+track::Values row_values(const std::string& prefix, const Evaluation& evaluation) {
+  track::Values values;
+  for (const auto& result : evaluation.results)
+    if (result.value) values.emplace_back(prefix + "." + result.name, *result.value);
+  return values;
+}
+
+void print_evaluation(track::Terminal& terminal, const std::string& title, const Evaluation& evaluation,
+                      const std::string& note) {
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& result : evaluation.results)
+    rows.push_back({result.name, result.value ? fmt::format("{:.4f}", *result.value) : "none: " + result.why});
+  terminal.table({fmt::format("{}, {} samples, {:.1f} s", title, evaluation.samples, evaluation.seconds), note}, rows);
+}
+
+static json results_json(const Evaluation& evaluation) {
+  json values = json::object();
+  for (const auto& result : evaluation.results)
+    values[result.name] = result.value ? json(*result.value) : json{{"none", result.why}};
+  return values;
+}
+
+// the weights that export.weights names, in the live model; returns the step that they are of
+static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& checkpoints,
+                              const NamedTensors& averaged, const Progress& progress, models::Model& model) {
+  const std::string which = recipe.get<artefact::ExportFields>().weights;
+  at::NoGradGuard no_grad;
+  if (which == "ema") {
+    if (averaged.empty())
+      throw Error(Code::kRecipe, "export.weights is ema, but training.ema_decay is not set",
+                  recipe.where("export.weights"), "set training.ema_decay, e.g. 0.999, or choose best or last");
+    for (auto& [name, tensor] : model.parameters())
+      for (const auto& other : averaged)
+        if (other.name == name) tensor.copy_(other.tensor);
+    return progress.step;
+  }
+  if (which == "last" || progress.best_step < 0 || progress.best_step == progress.step) return progress.step;
+  for (const auto& entry : checkpoint::list(checkpoints))
+    if (entry.step == progress.best_step && entry.problem.empty()) {
+      checkpoint::restore(*checkpoint::load(entry.path).shards.at("weights"), weights_of(model));
+      return entry.step;
+    }
+  throw Error(Code::kCheckpoint, fmt::format("the best checkpoint, step {}, is gone", progress.best_step),
+              checkpoints, "set export.weights: last, or raise checkpoint.keep_best_k");
+}
+
+// publishes ARTEFACT of the model's present weights
+static void publish(const std::shared_ptr<models::Model>& model, Parts& parts, const json& metrics,
+                    const std::string& output, const json& origin) {
+  artefact::ExportRequest request;
+  request.model = model;
+  request.dataset = parts.dataset;
+  request.loss = parts.recipe.get<step::LossFields>().name;
+  request.recipe_yaml = parts.recipe.resolved();
+  request.metrics_json = metrics.dump(2) + "\n";
+  request.output = output;
+  request.origin_json = origin.dump();
+  artefact::export_artefact(request);
+}
+
+void finish_run(Finished& f, track::Terminal& terminal) {
+  const recipe::Recipe& recipe = f.parts.recipe;
+  json metrics = {{"steps", f.progress.step},
+                  {"samples", f.progress.samples},
+                  {"train_seconds", f.progress.train_seconds},
+                  {"checkpoint_blocked_seconds", f.blocked_s}};
+  const int64_t step = choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model);
+  metrics["weights_of_step"] = step;
+  for (auto split : {data::Split::kValidation, data::Split::kTest}) {
+    if (f.parts.dataset->size(split) == 0) continue;
+    Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
+    print_evaluation(terminal, fmt::format("{} split, weights of step {}", data::to_string(split), step), evaluation, "");
+    metrics[data::to_string(split)] = results_json(evaluation);
+  }
+  write_file_durably(f.folder.file("metrics.json"), metrics.dump(2) + "\n");
+  if (recipe.get<artefact::ExportFields>().enabled) {
+    const std::string output = f.folder.file("artefact");
+    remove_tree(output);  // of an export that was cut before the run was marked finished
+    publish(f.model, f.parts, metrics, output, {{"run", f.folder.path}, {"step", step}});
+    terminal.print("artefact: " + output);
+  }
+  track::Report report;
+  report.title = f.folder.path;
+  report.recipe_yaml = recipe.resolved();
+  report.summary_json = metrics.dump();
+  report.metrics_path = f.folder.file("metrics.jsonl");
+  track::write_report(f.folder.file("report.html"), report);
+  mark_finished(f.folder, metrics.dump(2) + "\n");
+  terminal.print(fmt::format("finished in {:.1f} s of training; everything is in {}", f.progress.train_seconds,
+                             f.folder.path));
+}
+
+void export_run(const std::string& source, const std::string& output, track::Terminal& terminal) {
+  if (file_exists(output))
+    throw Error(Code::kUsage, "the output exists already", output, "name a new folder, or remove this one");
+  checkpoint::Loaded loaded = load_from(source);
+  const auto recipe = recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {}, all_sections());
+  Parts parts = open_parts(recipe);
+  auto model = models::make_model(recipe, parts.context);
+  checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
+  const bool is_run = !file_exists(join_path(source, "MANIFEST.json"));
+  int64_t step = loaded.step;
+  if (is_run) {
+    // a run exports the weights that its recipe names; a checkpoint exports itself
+    NamedTensors averaged;
+    if (uses_average(recipe)) {
+      for (const auto& [name, tensor] : model->parameters()) averaged.push_back({"ema." + name, at::empty_like(tensor)});
+      checkpoint::restore(*loaded.shards.at("state"), averaged);
+      for (auto& average : averaged) average.name = average.name.substr(4);
+    }
+    step = choose_weights(recipe, join_path(source, "checkpoints"), averaged, progress_of(loaded.facts), *model);
+  }
+  json metrics = {{"weights_of_step", step}};
+  for (auto split : {data::Split::kValidation, data::Split::kTest}) {
+    if (parts.dataset->size(split) == 0) continue;
+    Evaluation evaluation = evaluate(*model, parts, split, nullptr);
+    print_evaluation(terminal, data::to_string(split), evaluation, "");
+    metrics[data::to_string(split)] = results_json(evaluation);
+  }
+  publish(model, parts, metrics, output, {{"checkpoint", loaded.path}, {"step", step}});
+  terminal.print("artefact: " + output);
+}
+
+}  // namespace lehr::run

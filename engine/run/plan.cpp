@@ -1,0 +1,158 @@
+#include "engine/run/plan.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <thread>
+
+#include "engine/base/error.h"
+#include "engine/checkpoint/fields.h"
+#include "engine/metrics/metrics.h"
+#include "engine/step/step.h"
+
+namespace lehr::run {
+
+void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe, Plan& plan) {
+  const auto& global = training.global_batch_size;
+  const auto& micro = training.micro_batch_size;
+  const auto& accumulation = training.gradient_accumulation_steps;
+  auto where = [&](const char* key) { return recipe ? recipe->where(key) : std::string(key); };
+  if (global && micro && accumulation) {
+    if (*global != *micro * *accumulation * world)
+      throw Error(Code::kRecipe,
+                  fmt::format("training.global_batch_size {} is not micro_batch_size {} x "
+                              "gradient_accumulation_steps {} x {} rank(s) = {}",
+                              *global, *micro, *accumulation, world, *micro * *accumulation * world),
+                  where("training.global_batch_size"), "give two of the three; the third follows");
+    plan.global_batch = *global, plan.micro_batch = *micro;
+  } else if (global) {
+    plan.global_batch = *global;
+    int64_t share = (*global + world - 1) / world;
+    plan.micro_batch = micro ? *micro : accumulation ? (share + *accumulation - 1) / *accumulation : share;
+    if (accumulation && share % *accumulation != 0)
+      throw Error(Code::kRecipe,
+                  fmt::format("a rank's {} samples of a step do not divide into {} micro-batches", share,
+                              *accumulation),
+                  where("training.gradient_accumulation_steps"),
+                  "choose a divisor, or give micro_batch_size instead");
+    if (plan.micro_batch > share)
+      throw Error(Code::kRecipe,
+                  fmt::format("training.micro_batch_size {} is more than a rank's {} samples of a step",
+                              plan.micro_batch, share),
+                  where("training.micro_batch_size"), "raise global_batch_size or lower micro_batch_size");
+  } else if (micro) {
+    plan.micro_batch = *micro;
+    plan.global_batch = *micro * accumulation.value_or(1) * world;
+  } else {
+    throw Error(Code::kRecipe, "training.global_batch_size is missing", where("training.global_batch_size"),
+                "say how many samples make one optimizer step, e.g. global_batch_size: 128");
+  }
+}
+
+int64_t in_steps(const Duration& d, const Plan& plan) {
+  switch (d.unit) {
+    case Duration::Unit::kSteps: return static_cast<int64_t>(d.value);
+    case Duration::Unit::kEpochs:
+      return std::max<int64_t>(d.value > 0, std::llround(d.value * plan.steps_per_epoch));
+    case Duration::Unit::kSamples:
+      return static_cast<int64_t>(std::ceil(d.value / plan.global_batch));
+    default: return 0;
+  }
+}
+
+Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world) {
+  auto training = recipe.get<TrainingFields>();
+  auto validation = recipe.get<ValidationFields>();
+  auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
+  auto data = recipe.get<data::DataFields>();
+  Plan plan;
+  solve_batch(training, world, &recipe, plan);
+  int64_t size = dataset.size(data::Split::kTrain);
+  if (size == 0)
+    throw Error(Code::kData, "the training split is empty", recipe.where("data.validation_fraction"),
+                "lower data.validation_fraction");
+  if (data.drop_last) {
+    plan.steps_per_epoch = size / plan.global_batch;
+    plan.samples_per_epoch = plan.steps_per_epoch * plan.global_batch;
+    if (plan.steps_per_epoch == 0)
+      throw Error(Code::kRecipe,
+                  fmt::format("training.global_batch_size {} is more than the {} training samples, and "
+                              "data.drop_last drops the only batch",
+                              plan.global_batch, size),
+                  recipe.where("training.global_batch_size"), "lower it, or set data.drop_last: false");
+  } else {
+    plan.steps_per_epoch = (size + plan.global_batch - 1) / plan.global_batch;
+    plan.samples_per_epoch = size;
+  }
+  // the first limit reached wins
+  int64_t limit = -1;
+  if (training.max_steps) limit = *training.max_steps;
+  if (training.max_epochs) {
+    int64_t steps = std::llround(*training.max_epochs * plan.steps_per_epoch);
+    limit = limit < 0 ? steps : std::min(limit, steps);
+  }
+  if (limit < 0)
+    throw Error(Code::kRecipe, "nothing says how long to train", recipe.where("training.max_epochs"),
+                "give training.max_epochs or training.max_steps");
+  plan.total_steps = limit;
+  if (validation.interval.unit == Duration::Unit::kSeconds)
+    throw Error(Code::kRecipe, "validation.interval cannot be a time: results would depend on the machine",
+                recipe.where("validation.interval"), "give it in steps, e.g. 500, or epochs, e.g. 1ep");
+  plan.validation_steps = in_steps(validation.interval, plan);
+  plan.checkpoint_steps = in_steps(checkpoint.interval, plan);
+  if (checkpoint.interval.unit == Duration::Unit::kSeconds) plan.checkpoint_s = checkpoint.interval.value;
+  plan.larger_is_better = validation.mode == "auto" ? metrics::larger_is_better(validation.monitor)
+                                                    : validation.mode == "max";
+  return plan;
+}
+
+Parts open_parts(const recipe::Recipe& recipe) {
+  Parts parts{recipe, data::open_dataset(recipe), {}, {}};
+  const auto& info = parts.dataset->info();
+  parts.plan = make_plan(recipe, *parts.dataset, 1);
+  parts.context.channels = info.channels;
+  parts.context.height = info.height;
+  parts.context.width = info.width;
+  parts.context.features = info.features;
+  parts.context.outputs =
+      step::output_count(recipe, static_cast<int64_t>(info.classes.size()), info.values);
+  parts.context.options = at::TensorOptions().dtype(at::kFloat);
+  parts.context.seed = static_cast<uint64_t>(recipe.get<TrainingFields>().seed);
+  return parts;
+}
+
+std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime) {
+  *runtime = nullptr;
+  if (training.device == "cpu") return "cpu";
+  std::string why;
+  if (!gpu_present(&why)) {
+    if (training.device == "cuda")
+      throw Error(Code::kUsage, "training.device is cuda, but " + why, "",
+                  "set training.device: cpu, or see lehr doctor");
+    return "cpu";
+  }
+  if (training.device == "auto" && cuda_library_path().empty()) return "cpu";
+  *runtime = load_cuda();
+  return "cuda";
+}
+
+int64_t settle_numerics(const TrainingFields& training) {
+  int64_t threads = training.threads > 0 ? training.threads
+                                         : std::max<int64_t>(1, std::thread::hardware_concurrency());
+  at::set_num_threads(static_cast<int>(threads));
+  auto& context = at::globalContext();
+  if (training.deterministic) {
+    context.setDeterministicCuDNN(true);
+    context.setBenchmarkCuDNN(false);
+    context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+    context.setDeterministicFillUninitializedMemory(false);
+  }
+  return threads;
+}
+
+recipe::Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {
+  return recipe::Recipe::load(path, overrides, all_sections());
+}
+
+}  // namespace lehr::run

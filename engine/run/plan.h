@@ -1,0 +1,49 @@
+// What a recipe means for this data set and this machine, in numbers: batch, steps, intervals, device.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/base/device.h"
+#include "engine/data/dataset.h"
+#include "engine/recipe/recipe.h"
+#include "engine/run/fields.h"
+#include "models/model.h"
+
+namespace lehr::run {
+
+struct Plan {
+  int64_t global_batch = 1, micro_batch = 1;
+  int64_t samples_per_epoch = 0, steps_per_epoch = 0, total_steps = 0;
+  int64_t validation_steps = 0;  // 0: only at the end
+  int64_t checkpoint_steps = 0;  // 0: not by steps
+  double checkpoint_s = 0;       // 0: not by time
+  bool larger_is_better = false;
+};
+
+// Two of (global, micro, accumulation) give the third; a contradiction names all three. `world` ranks.
+// Throws Error{kRecipe}.
+void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe, Plan& plan);
+// Steps of a duration; seconds are not steps (returns 0).
+int64_t in_steps(const Duration& duration, const Plan& plan);
+Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world);
+
+// The parts of a run that `train`, `check`, `evaluate` and `export` share.
+struct Parts {
+  recipe::Recipe recipe;
+  std::shared_ptr<data::Dataset> dataset;
+  Plan plan;
+  models::ModelContext context;
+};
+// Opens data and plans; no weights are made.
+Parts open_parts(const recipe::Recipe& recipe);
+
+// "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any ATen
+// call. Throws Error{kUsage} when a GPU is demanded and there is none.
+std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime);
+// Threads of ATen and determinism settings. `threads` 0: every core.
+int64_t settle_numerics(const TrainingFields& training);
+
+recipe::Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides);
+
+}  // namespace lehr::run

@@ -1,0 +1,110 @@
+#include "engine/run/resume_test.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/hash.h"
+#include "engine/base/random.h"
+#include "engine/checkpoint/checkpoint.h"
+
+extern char** environ;
+
+namespace lehr::run {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+pid_t start(const ResumeTestRequest& request, const std::string& run, const std::string& log) {
+  std::vector<std::string> words{request.program, "train", request.recipe, "--run", run};
+  for (const auto& value : request.overrides) words.insert(words.end(), {"--set", value});
+  words.insert(words.end(), {"--set", "export.enabled=false"});
+  std::vector<char*> arguments;
+  for (auto& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  posix_spawn_file_actions_adddup2(&actions, 1, 2);
+  pid_t pid = -1;
+  const int error = posix_spawn(&pid, request.program.c_str(), &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw Error(Code::kInternal, "cannot start " + request.program);
+  return pid;
+}
+
+void finish(pid_t pid, const std::string& log) {
+  int status = 0;
+  waitpid(pid, &status, 0);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    throw Error(Code::kInternal, "a training run of the test failed", log, "its output is in this file");
+}
+
+// checksum of every tensor, and the data position
+std::map<std::string, std::string> fingerprint(const std::string& run) {
+  auto loaded = checkpoint::load_newest(join_path(run, "checkpoints"), [](const std::string&) {});
+  if (!loaded) throw Error(Code::kCheckpoint, "the run left no checkpoint", run);
+  std::map<std::string, std::string> sums{{"step", std::to_string(loaded->step)},
+                                          {"samples", std::to_string(loaded->samples)}};
+  for (const auto& [shard, file] : loaded->shards)
+    for (const auto& tensor : file->tensors()) sums[shard + ":" + tensor.name] = xxh3_128(tensor.data, tensor.bytes);
+  return sums;
+}
+
+}  // namespace
+
+bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
+  make_folders(request.folder);
+  const std::string whole = join_path(request.folder, "whole"), cut = join_path(request.folder, "cut");
+  const std::string log = join_path(request.folder, "log.txt");
+  const auto begin = Clock::now();
+  finish(start(request, whole, log), log);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  terminal.print(fmt::format("uninterrupted: {:.1f} s", seconds));
+
+  Random random(request.seed, Stream::kTest, 0);
+  int killed = 0;
+  for (int i = 0; i < request.kills; ++i) {
+    // anywhere from before the first instruction to beyond a saved step
+    const double wait_s = random.uniform() * seconds * 0.8;
+    const pid_t pid = start(request, cut, log);
+    std::this_thread::sleep_for(std::chrono::duration<double>(wait_s));
+    kill(pid, SIGKILL);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (WIFSIGNALED(status)) ++killed;
+    const auto entries = checkpoint::list(join_path(cut, "checkpoints"));
+    terminal.print(fmt::format("kill {} of {} after {:.2f} s: newest checkpoint is {}", i + 1, request.kills, wait_s,
+                               entries.empty() ? "none" : fmt::format("step {}", entries.front().step)));
+  }
+  finish(start(request, cut, log), log);
+
+  const auto a = fingerprint(whole), b = fingerprint(cut);
+  std::vector<std::string> different;
+  for (const auto& [name, sum] : a) {
+    auto other = b.find(name);
+    if (other == b.end() || other->second != sum) different.push_back(name);
+  }
+  for (const auto& [name, sum] : b)
+    if (!a.count(name)) different.push_back(name);
+  if (different.empty()) {
+    terminal.print(fmt::format("equal: {} tensors, step {} and {} samples, killed {} time(s)", a.size() - 2, a.at("step"),
+                               a.at("samples"), killed));
+    remove_tree(request.folder);
+    return true;
+  }
+  terminal.print(fmt::format("DIFFERENT in {} of {}: first {}; both runs are in {}", different.size(), a.size(),
+                             different.front(), request.folder));
+  return false;
+}
+
+}  // namespace lehr::run

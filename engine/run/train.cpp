@@ -1,0 +1,350 @@
+#include "engine/run/train.h"
+
+#include <ATen/ATen.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "engine/base/error.h"
+#include "engine/base/log.h"
+#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/saver.h"
+#include "engine/data/loader.h"
+#include "engine/run/evaluate.h"
+#include "engine/run/facts.h"
+#include "engine/run/finish.h"
+#include "engine/run/plan.h"
+#include "engine/run/stop.h"
+#include "engine/step/step.h"
+#include "engine/track/fields.h"
+#include "engine/track/profiler.h"
+
+namespace lehr::run {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+int64_t resident_bytes() {
+  int64_t pages = 0, ignored = 0;
+  std::ifstream("/proc/self/statm") >> ignored >> pages;
+  return pages * 4096;
+}
+
+class Training {
+ public:
+  Training(const TrainRequest& request, track::Terminal& terminal) : request_(request), terminal_(terminal) {}
+  Code run();
+
+ private:
+  void open();
+  void restore_or_start();
+  void loop();
+  void evaluate_now();
+  void save();
+  void log_step(const step::StepReport& report);
+  void write_row();
+  void show_progress();
+  bool reached_end() const;
+  const char* why_stop() const;
+  Code finish();
+
+  const TrainRequest& request_;
+  track::Terminal& terminal_;
+  const Clock::time_point begin_ = Clock::now();
+
+  DeviceRuntime* device_ = nullptr;
+  std::string device_name_;
+  RunFolder folder_;
+  std::unique_ptr<Parts> parts_;
+  Surroundings around_;
+  std::shared_ptr<models::Model> model_;
+  std::unique_ptr<step::Step> step_;
+  std::unique_ptr<checkpoint::Saver> saver_;
+  std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<track::Profiler> profiler_;
+  std::vector<std::unique_ptr<track::Sink>> sinks_;
+
+  Progress progress_;
+  double earlier_seconds_ = 0;  // of earlier invocations
+  int64_t log_steps_ = 1;
+  int64_t saved_step_ = -1;
+  Clock::time_point last_save_ = Clock::now();
+  Clock::time_point interval_begin_ = Clock::now();
+  int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
+  track::Values row_values_;              // of the step under way
+  double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
+};
+
+Code Training::run() {
+  open();
+  if (folder_.finished) {
+    terminal_.print(fmt::format("{} is finished; --fresh begins another run of this recipe", folder_.path));
+    return Code::kOk;
+  }
+  restore_or_start();
+  loop();
+  return finish();
+}
+
+// recipe, folder, device, data, model, step
+void Training::open() {
+  recipe::Recipe recipe = load_recipe(request_.recipe, request_.overrides);
+  const auto training = recipe.get<TrainingFields>();
+  device_name_ = choose_device(training, &device_);
+  folder_ = choose_run_folder(recipe, request_.folder);
+  if (folder_.finished) return;
+  const int64_t threads = settle_numerics(training);
+  parts_ = std::make_unique<Parts>(open_parts(recipe));
+  check_monitor(recipe, parts_->dataset->info());
+  around_ = surroundings(device_ ? device_->devices().at(0).name : "cpu", threads,
+                         parts_->dataset->info().fingerprint);
+  const at::Device device(device_ ? at::kCUDA : at::kCPU);
+  parts_->context.options = parts_->context.options.device(device);
+  model_ = models::make_model(recipe, parts_->context);
+
+  step::StepContext context;
+  context.total_steps = parts_->plan.total_steps;
+  context.steps_per_epoch = parts_->plan.steps_per_epoch;
+  context.device = device;
+  context.seed = parts_->context.seed;
+  step_ = std::make_unique<step::Step>(model_, recipe, context);
+
+  const auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
+  checkpoint::Retention retention;
+  retention.keep_latest_k = checkpoint.keep_latest_k;
+  retention.keep_best_k = checkpoint.keep_best_k;
+  retention.keep_every = checkpoint.keep_every;
+  retention.larger_is_better = parts_->plan.larger_is_better;
+  make_folders(folder_.checkpoints());
+  saver_ = std::make_unique<checkpoint::Saver>(folder_.checkpoints(), retention);
+  step_->before_update([this] { saver_->finish_copy(); });
+
+  const auto data = recipe.get<data::DataFields>();
+  data::LoaderOptions options;
+  options.global_batch = parts_->plan.global_batch;
+  options.micro_batch = parts_->plan.micro_batch;
+  options.drop_last = data.drop_last;
+  options.threads = static_cast<int>(data.threads);
+  options.prefetch = data.prefetch;
+  options.seed = parts_->context.seed;
+  options.device = device_;
+  loader_ = std::make_unique<data::Loader>(parts_->dataset, options);
+
+  const auto tracking = recipe.get<track::TrackFields>();
+  log_steps_ = std::max<int64_t>(1, in_steps(tracking.log_interval, parts_->plan));
+  profiler_ = track::make_profiler(recipe.get<track::ProfilingFields>(), folder_.path);
+}
+
+void Training::restore_or_start() {
+  const recipe::Recipe& recipe = parts_->recipe;
+  const auto fields = recipe.get<checkpoint::CheckpointFields>();
+  std::optional<checkpoint::Loaded> loaded;
+  if (fields.resume == "auto") {
+    loaded = checkpoint::load_newest(folder_.checkpoints(), [](const std::string& problem) { log_warning(problem); });
+  } else if (fields.resume != "never") {
+    loaded = checkpoint::load(fields.resume);
+  }
+  if (loaded) {
+    const auto then = recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
+                                            all_sections());
+    const auto changed = differences(loaded->facts, around_, then, recipe);
+    if (!changed.empty()) {
+      const std::string list = fmt::format("{}", fmt::join(changed, "\n  "));
+      if (!request_.allow_approximate_resume)
+        throw Error(Code::kCheckpoint, "this run cannot go on exactly, because something differs:\n  " + list,
+                    loaded->path, "put it back, begin anew with --fresh, or accept it with --allow-approximate-resume");
+      log_warning("resuming although something differs, so bits will too:\n  " + list);
+    }
+    NamedTensors weights = model_->parameters();
+    for (auto& buffer : model_->buffers()) weights.push_back(buffer);
+    checkpoint::restore(*loaded->shards.at("weights"), weights);
+    checkpoint::restore(*loaded->shards.at("state"), step_->state());
+    step_->restore_scalars(step_scalars_of(loaded->facts));
+    progress_ = progress_of(loaded->facts);
+    earlier_seconds_ = progress_.train_seconds;
+    saved_step_ = progress_.step;
+    terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path, progress_.step,
+                                progress_.samples));
+  } else {
+    initialize_from(recipe, *model_);
+    terminal_.print(fmt::format("{}: beginning", folder_.path));
+  }
+  write_file_durably(folder_.file("recipe.yaml"), recipe.resolved());
+  log_to_file(folder_.file("log.txt"));
+  const auto tracking = recipe.get<track::TrackFields>();
+  const int64_t resume_step = progress_.step;
+  sinks_.push_back(track::open_jsonl(folder_.file("metrics.jsonl"), resume_step));
+  for (const auto& name : tracking.report_to)
+    if (name == "tensorboard") sinks_.push_back(track::open_tensorboard(folder_.file("tensorboard"), resume_step));
+  int64_t parameters = 0;
+  for (const auto& p : model_->parameters()) parameters += p.tensor.numel();
+  const auto& info = parts_->dataset->info();
+  terminal_.print(fmt::format(
+      "model {}: {} parameters; data: {} training, {} validation, {} test samples, {}; {} steps of {} samples on {} "
+      "with {} thread(s)",
+      recipe.get<models::ModelFields>().name, parameters, parts_->dataset->size(data::Split::kTrain),
+      parts_->dataset->size(data::Split::kValidation), parts_->dataset->size(data::Split::kTest),
+      info.classes.empty() ? fmt::format("{} value(s)", info.values) : fmt::format("{} classes", info.classes.size()),
+      parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads));
+  terminal_.print(step_->describe());
+  loader_->seek(progress_.samples);
+}
+
+bool Training::reached_end() const {
+  if (progress_.step >= parts_->plan.total_steps || progress_.ended_early) return true;
+  const auto max_time = parts_->recipe.get<TrainingFields>().max_time;
+  return max_time && progress_.train_seconds >= max_time->value;
+}
+
+const char* Training::why_stop() const {
+  if (const char* signal = stop_requested()) return signal;
+  const auto limit = parts_->recipe.get<JobFields>().time_limit;
+  return limit && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
+}
+
+void Training::loop() {
+  const Plan& plan = parts_->plan;
+  const auto loop_begin = Clock::now();
+  interval_begin_ = last_save_ = Clock::now();
+  while (!reached_end() && !why_stop()) {
+    profiler_->step_begins(progress_.step + 1);
+    const data::StepBatch batch = loader_->next();
+    const step::StepReport report = step_->take(batch.micro);
+    profiler_->step_ends(progress_.step + 1);
+    ++progress_.step;
+    progress_.samples += batch.samples;
+    progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin);
+    log_step(report);
+    show_progress();
+    const bool evaluation_due = plan.validation_steps > 0 && progress_.step % plan.validation_steps == 0;
+    if (evaluation_due || reached_end()) evaluate_now();
+    write_row();
+    const bool due = plan.checkpoint_steps > 0 && progress_.step % plan.checkpoint_steps == 0;
+    const bool due_by_time = plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
+    const bool best_now = progress_.best_step == progress_.step;
+    if (due || due_by_time || best_now) save();
+  }
+}
+
+// one row a logging interval; its loss is the mean over the interval's samples
+void Training::log_step(const step::StepReport& report) {
+  if (!report.skipped) {
+    progress_.interval_loss += report.loss * static_cast<double>(report.samples);
+    progress_.interval_samples += report.samples;
+  }
+  interval_samples_now_ += report.samples;
+  last_lr_ = report.lr;
+  if (progress_.step % log_steps_ != 0 && progress_.step != parts_->plan.total_steps) return;
+  const double seconds = seconds_since(interval_begin_);
+  if (seconds > 0) rate_ = static_cast<double>(interval_samples_now_) / seconds;
+  if (progress_.interval_samples > 0)
+    last_loss_ = progress_.interval_loss / static_cast<double>(progress_.interval_samples);
+  row_values_.insert(row_values_.end(), {{"train.loss", last_loss_},
+                                         {"train.lr", report.lr},
+                                         {"train.grad_norm", report.grad_norm},
+                                         {"train.samples_per_s", rate_}});
+  if (report.loss_scale != 1) row_values_.emplace_back("train.loss_scale", report.loss_scale);
+  progress_.interval_loss = 0;
+  progress_.interval_samples = 0;
+  interval_samples_now_ = 0;
+  interval_begin_ = Clock::now();
+}
+
+// at most one row a step
+void Training::write_row() {
+  if (row_values_.empty()) return;
+  const track::Row row{progress_.step, progress_.samples, unix_time(), std::move(row_values_)};
+  for (auto& sink : sinks_) sink->write(row);
+  row_values_.clear();
+}
+
+void Training::show_progress() {
+  track::Progress p;
+  p.step = progress_.step;
+  p.total_steps = parts_->plan.total_steps;
+  p.epoch = progress_.samples / parts_->plan.samples_per_epoch;
+  p.epochs_total = static_cast<double>(p.total_steps) / static_cast<double>(parts_->plan.steps_per_epoch);
+  p.samples_per_s = rate_;
+  p.loss = last_loss_;
+  p.lr = last_lr_;
+  p.memory_bytes = resident_bytes();
+  if (rate_ > 0)
+    p.seconds_left = static_cast<double>((p.total_steps - p.step) * parts_->plan.global_batch) / rate_;
+  terminal_.progress(p);
+}
+
+void Training::evaluate_now() {
+  if (parts_->dataset->size(data::Split::kValidation) == 0) return;
+  Evaluation evaluation;
+  with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
+    evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_);
+  });
+  progress_.evaluated_step = progress_.step;
+  const auto monitor = parts_->recipe.get<ValidationFields>().monitor;
+  progress_.monitor = evaluation.value(monitor);
+  const auto stopping = parts_->recipe.get<EarlyStoppingFields>();
+  const bool larger = parts_->plan.larger_is_better;
+  const double delta = stopping.min_delta;
+  const auto& value = progress_.monitor;
+  const bool better = value && (!progress_.best || (larger ? *value > *progress_.best + delta : *value < *progress_.best - delta));
+  if (better) {
+    progress_.best = value;
+    progress_.best_step = progress_.step;
+    progress_.bad_evaluations = 0;
+  } else {
+    ++progress_.bad_evaluations;
+    if (stopping.patience && progress_.bad_evaluations >= *stopping.patience) progress_.ended_early = true;
+  }
+  const track::Values values = row_values("validation", evaluation);
+  row_values_.insert(row_values_.end(), values.begin(), values.end());
+  print_evaluation(terminal_, fmt::format("step {}", progress_.step), evaluation, better ? "best so far" : "");
+  interval_begin_ = Clock::now(), interval_samples_now_ = 0;  // evaluation is not training speed
+}
+
+void Training::save() {
+  if (saved_step_ == progress_.step) return;
+  checkpoint::Content content;
+  content.step = progress_.step;
+  content.samples = progress_.samples;
+  content.texts["recipe.yaml"] = parts_->recipe.resolved();
+  Progress stored = progress_;
+  if (stored.evaluated_step != stored.step) stored.monitor.reset();
+  content.facts = facts_json(stored, around_, step_->scalars());
+  for (auto& sink : sinks_) sink->flush();
+  saver_->take(std::move(content), model_->parameters(), model_->buffers(), step_->state());
+  saved_step_ = progress_.step;
+  last_save_ = Clock::now();
+}
+
+Code Training::finish() {
+  const bool done = reached_end();
+  if (done && progress_.evaluated_step != progress_.step) evaluate_now();  // no step was taken
+  write_row();
+  save();
+  saver_->wait();
+  for (auto& sink : sinks_) sink->flush();
+  if (!done) {
+    terminal_.print(fmt::format("stopped by {} after step {}; everything is saved in {}. The same command continues.",
+                                why_stop(), progress_.step, folder_.path));
+    return Code::kStopped;
+  }
+  Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(), device_};
+  finish_run(finished, terminal_);
+  return Code::kOk;
+}
+
+}  // namespace
+
+Code train(const TrainRequest& request, track::Terminal& terminal) {
+  install_stop_signals();
+  return Training(request, terminal).run();
+}
+
+}  // namespace lehr::run
