@@ -11,6 +11,7 @@
 #include "engine/base/batch.h"
 #include "engine/base/fields.h"
 #include "engine/base/named_tensor.h"
+#include "engine/step/fields.h"
 #include "models/model.h"
 
 namespace lehr::step {
