@@ -53,9 +53,7 @@ std::vector<Result> Accumulator::compute() const {
   if (bad_ > 0)
     return {
         undefined(fmt::format("{} of {} samples have a score that is not finite", bad_, seen_))};
-  Result only = result();
-  if (only.name.empty()) return {};
-  return {std::move(only)};
+  return {result()};
 }
 
 Result Accumulator::number(double value) const {

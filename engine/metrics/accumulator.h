@@ -20,7 +20,7 @@ class Accumulator : public Metric {
   explicit Accumulator(std::string name) : name_(std::move(name)) {}
   at::Tensor state() const final;
   void merge(const at::Tensor& state) final;
-  std::vector<Result> compute() const final;
+  std::vector<Result> compute() const override;
 
  protected:
   virtual void save(std::vector<double>& payload) const = 0;

@@ -159,6 +159,7 @@ class Confusion final : public ClassMetric {
       rows.emplace_back(row, row + classes());
     return rows;
   }
+  std::vector<Result> compute() const final { return {}; }
 
  protected:
   void take(const double* scores, int64_t label) final {
@@ -170,7 +171,7 @@ class Confusion final : public ClassMetric {
   void load(const double* payload, int64_t) final {
     for (int64_t& count : counts_) count += static_cast<int64_t>(*payload++);
   }
-  Result result() const final { return {}; }
+  Result result() const final { return {}; }  // never asked
 
  private:
   std::vector<int64_t> counts_;  // [true, predicted]

@@ -62,15 +62,4 @@ StringList usual_metrics(const MetricContext& context);
 // names.
 bool larger_is_better(const std::string& name);
 
-struct MetricsFields {
-  StringList names;
-  std::string positive;
-  int64_t calibration_bins = 15;
-  static Section section();
-};
-// Of a recipe and the data's classes (empty: regression). Throws Error{kRecipe} when
-// `metrics.positive` is neither a class name nor an index.
-MetricContext make_context(const MetricsFields& fields, const StringList& classes);
-std::vector<Section> sections();
-
 }  // namespace lehr::metrics
