@@ -1,8 +1,11 @@
 #include "engine/run/finish.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <nlohmann/json.hpp>
+
+#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"

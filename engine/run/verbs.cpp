@@ -6,12 +6,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/data/fields.h"
 #include "engine/data/raw.h"
 #include "engine/export/artefact.h"
+#include "engine/metrics/fields.h"
 #include "engine/metrics/metrics.h"
+#include "engine/recipe/recipe.h"
 #include "engine/run/fields.h"
 
 namespace lehr::run {
@@ -46,6 +51,16 @@ artefact::Prediction predict_all(const artefact::Artefact& model, const data::Ra
   return all;
 }
 
+// what pictures are scaled to, from the signature [N, H, W] or [N, H, W, C] in the manifest
+data::RawImageShape image_shape(const artefact::Artefact& model) {
+  const json shape = json::parse(model.manifest()).at("signature").at("inputs").at(0).at("shape");
+  data::RawImageShape wanted;
+  wanted.height = shape.at(1);
+  wanted.width = shape.at(2);
+  wanted.channels = shape.size() > 3 ? shape.at(3).get<int64_t>() : 1;
+  return wanted;
+}
+
 std::string csv_cell(const std::string& text) {
   if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
   std::string quoted = "\"";
@@ -60,7 +75,7 @@ void predict(const std::string& path, const std::vector<std::string>& input, con
   const artefact::Artefact model(path);
   data::RawBatch raw;
   if (model.takes_images()) {
-    raw = data::read_raw_images(input, model.image_shape());
+    raw = data::read_raw_images(input, image_shape(model));
   } else {
     if (input.size() != 1) throw Error(Code::kUsage, "a table is one CSV file", "--input");
     raw = data::read_raw_table(input[0], model.number_columns(), model.string_columns());
@@ -97,9 +112,9 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
     raw = data::read_raw_table(files[0], model.number_columns(), model.string_columns(),
                                recipe.get<data::TableFields>().target, model.classes());
   } else if (files.size() == 1) {  // a folder with a class per sub-folder
-    raw = data::read_raw_images(files, model.image_shape(), model.classes());
+    raw = data::read_raw_images(files, image_shape(model), model.classes());
   } else if (files.size() == 2) {
-    raw = data::read_raw_images({files[0]}, model.image_shape());
+    raw = data::read_raw_images({files[0]}, image_shape(model));
     raw.targets = data::read_targets(files[1], model.classes());
   } else {
     throw Error(Code::kUsage, "give the images, then their labels", "--data");
@@ -165,7 +180,7 @@ std::string inspect_run(const std::string& path, bool as_json) {
 }  // namespace
 
 std::string inspect(const std::string& path, bool as_json) {
-  if (file_exists(join_path(path, "model.pt"))) return artefact::describe(path, as_json);
+  if (file_exists(join_path(path, "model.pt"))) return as_json ? artefact::describe(path).json + "\n" : artefact::describe(path).text;
   if (file_exists(join_path(path, "MANIFEST.json"))) return inspect_checkpoint(path, as_json);
   if (file_exists(join_path(path, "recipe.yaml"))) return inspect_run(path, as_json);
   throw Error(Code::kUsage, "this is no checkpoint, run or artefact", path,
