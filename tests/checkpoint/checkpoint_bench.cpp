@@ -71,8 +71,9 @@ int main(int count, char** words) {
 
   Work work(work_ms);
   std::vector<double> alone, beside, blocked, committed;
-  for (int64_t i = 0; i < saves; ++i) alone.push_back(work.run());
   lehr::checkpoint::Saver saver(folder, {2, 0, 0, true});
+  saver.prepare(weights, {}, state);
+  for (int64_t i = 0; i < saves; ++i) alone.push_back(work.run());
   for (int64_t i = 0; i < saves; ++i) {
     lehr::checkpoint::Content content;
     content.step = i + 1;
