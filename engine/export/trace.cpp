@@ -1,6 +1,7 @@
 #include "engine/export/trace.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/frontend/resolver.h>
