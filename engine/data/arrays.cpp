@@ -23,10 +23,13 @@ class ArrayImages : public ImageDataset {
   explicit ArrayImages(const FieldSource& source);
 
  protected:
-  const uint8_t* pixels(Split split, int64_t sample, Random*,
-                        std::vector<uint8_t>&) const override {
+  const uint8_t* address(Split split, int64_t sample) const override {
     const Part& part = parts_[static_cast<int>(split)];
     return part.base + (part.rows.empty() ? sample : part.rows[sample]) * image_bytes_;
+  }
+  const uint8_t* pixels(Split split, int64_t sample, Random*,
+                        std::vector<uint8_t>&) const override {
+    return address(split, sample);
   }
 
  private:

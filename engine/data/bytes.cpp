@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "engine/base/error.h"
 #include "engine/base/hash.h"
@@ -16,8 +19,16 @@
 namespace lehr::data {
 namespace {
 
+// Large memory asks for 2 MiB pages: shuffled samples would miss the address cache almost every
+// time.
 std::shared_ptr<uint8_t[]> allocate(size_t size) {
-  return std::make_shared_for_overwrite<uint8_t[]>(std::max<size_t>(size, 1));
+  constexpr size_t kPage = size_t{2} << 20;
+  if (size < 2 * kPage) return std::make_shared_for_overwrite<uint8_t[]>(std::max<size_t>(size, 1));
+  const size_t rounded = (size + kPage - 1) / kPage * kPage;
+  void* memory = std::aligned_alloc(kPage, rounded);
+  if (!memory) throw std::bad_alloc();
+  ::madvise(memory, rounded, MADV_HUGEPAGE);  // advice only: without it everything still works
+  return {static_cast<uint8_t*>(memory), [](uint8_t* p) { std::free(p); }};
 }
 
 Bytes read_stored(const std::string& path, const std::string& hint) {

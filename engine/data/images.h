@@ -31,6 +31,8 @@ class ImageDataset : public Dataset {
   // is set when the source may augment too.
   virtual const uint8_t* pixels(Split split, int64_t sample, Random* random,
                                 std::vector<uint8_t>& scratch) const = 0;
+  // Where those pixels lie, if they lie in memory: fill() fetches them into the cache ahead of use.
+  virtual const uint8_t* address(Split, int64_t /*sample*/) const { return nullptr; }
   // To be called by the constructor of a source once info_, targets_ and its pixels are ready.
   // `looked_at`: training samples that mean and std are taken over.
   void fit(const ImageFields& fields, const std::vector<int64_t>& looked_at);

@@ -74,6 +74,18 @@ const Loops& loops() {
   return chosen;
 }
 
+// eight bytes at a time
+void mirror(const uint8_t* in, int64_t n, uint8_t* out) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    uint64_t v;
+    std::memcpy(&v, in + n - 8 - i, 8);
+    v = __builtin_bswap64(v);
+    std::memcpy(out + i, &v, 8);
+  }
+  for (; i < n; ++i) out[i] = in[n - 1 - i];
+}
+
 }  // namespace
 
 Normalizer::Normalizer(int height, int width, int channels, const std::vector<float>& scale,
@@ -98,26 +110,23 @@ void Normalizer::whole(const uint8_t* image, float* out) const {
 void Normalizer::window(const uint8_t* image, const Window& w, uint8_t* scratch, float* out) const {
   const int64_t row = int64_t{width_} * channels_;
   if (w.dy || w.dx || w.flip) {
-    // columns [from, to) of the result lie inside the image
+    // columns [from, to) and rows [first, last) of the result lie inside the image
     const int from = std::clamp(-w.dx, 0, width_), to = std::clamp(width_ - w.dx, from, width_);
-    for (int y = 0; y < height_; ++y) {
-      uint8_t* line = scratch + y * row;
-      const int source = y + w.dy;
-      if (source < 0 || source >= height_ || from == to) {
-        std::memset(line, 0, row);
-        continue;
-      }
-      std::memset(line, 0, int64_t{from} * channels_);
-      std::memcpy(line + int64_t{from} * channels_,
-                  image + source * row + int64_t{from + w.dx} * channels_,
-                  int64_t{to - from} * channels_);
-      std::memset(line + int64_t{to} * channels_, 0, int64_t{width_ - to} * channels_);
-      if (!w.flip) continue;
-      if (channels_ == 1) {
-        std::reverse(line, line + width_);
+    const int first = std::clamp(-w.dy, 0, height_),
+              last = std::clamp(height_ - w.dy, first, height_);
+    const int64_t bytes = int64_t{to - from} * channels_;
+    if (bytes < row || last - first < height_) std::memset(scratch, 0, row * height_);
+    const int64_t start = int64_t{w.flip ? width_ - to : from} * channels_;
+    for (int y = first; y < last && bytes > 0; ++y) {
+      const uint8_t* source = image + (y + w.dy) * row + int64_t{from + w.dx} * channels_;
+      uint8_t* line = scratch + y * row + start;
+      if (!w.flip) {
+        std::memcpy(line, source, bytes);
+      } else if (channels_ == 1) {
+        mirror(source, bytes, line);
       } else {
-        for (int a = 0, b = width_ - 1; a < b; ++a, --b)
-          std::swap_ranges(line + a * channels_, line + (a + 1) * channels_, line + b * channels_);
+        for (int64_t x = 0; x < bytes; x += channels_)
+          std::copy_n(source + bytes - channels_ - x, channels_, line + x);
       }
     }
     image = scratch;
