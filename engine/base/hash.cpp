@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #define XXH_INLINE_ALL
@@ -75,11 +76,22 @@ std::string sha256(std::string_view text) {
   return sha.digest();
 }
 
+Xxh3::Xxh3() : state_(XXH3_createState()) {
+  if (!state_) throw std::bad_alloc();
+  XXH3_128bits_reset(static_cast<XXH3_state_t*>(state_));
+}
+Xxh3::~Xxh3() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
+void Xxh3::update(const void* data, size_t bytes) {
+  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+}
+std::string Xxh3::digest() const {
+  return hex(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));
+}
+
 std::string xxh3_128_of_file(const std::string& path) {
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), XXH3_freeState);
-  XXH3_128bits_reset(state.get());
-  read_chunks(path, [&](const char* data, size_t n) { XXH3_128bits_update(state.get(), data, n); });
-  return hex(XXH3_128bits_digest(state.get()));
+  Xxh3 hash;
+  read_chunks(path, [&](const char* data, size_t n) { hash.update(data, n); });
+  return hash.digest();
 }
 
 std::string sha256_of_file(const std::string& path) {

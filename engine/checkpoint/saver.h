@@ -1,5 +1,6 @@
 // Saves in the background: take() returns at once, the copy of the tensors runs beside the next forward
-// and backward, and finish_copy() (from Step::before_update) waits for it before a weight moves.
+// and backward, and finish_copy() (from Step::before_update) waits for it before a weight moves. The
+// trade: one more copy of weights and state in memory, kept between saves.
 #pragma once
 
 #include <memory>
@@ -15,13 +16,14 @@ class Saver {
   Saver(std::string folder, Retention retention);
   ~Saver();  // waits for the save in flight
   // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers, part of
-  // the weights shard) at once. Waits for an earlier save first; throws its Error if it failed.
-  // Of `content`, step, samples, texts and facts are used.
+  // the weights shard) at once. Waits for an earlier save first; if that failed, throws its Error and
+  // takes nothing: the failure is then forgotten, and the caller may go on and take again.
+  // Of `content`, step, samples, texts and facts are used. Any device, any strides.
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
   void finish_copy();            // at most the rest of a memory copy
   void wait();                   // until the save in flight is committed; throws its Error
-  // Newest committed step, -1 for none; and the path.
+  // Newest step committed by this object, -1 for none; may be asked from any thread.
   int64_t committed_step() const;
   double blocked_s() const;      // time that take, finish_copy held up the caller, in total
 
@@ -31,7 +33,7 @@ class Saver {
 };
 
 // Overwrites each tensor in place from the view of the same name. Throws Error{kCheckpoint} for a
-// missing name or another shape or dtype.
+// missing name or another shape or dtype, and then has changed nothing.
 void restore(const SafetensorsFile& file, const NamedTensors& into);
 std::vector<TensorView> views_of(const NamedTensors& tensors);  // contiguous CPU tensors
 

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,27 +15,35 @@ namespace lehr::metrics {
 
 // A metric's number, or why there is none (one class only, nothing seen): never NaN.
 struct Result {
-  std::string name;             // "accuracy", "f1_macro", "recall"
+  std::string name;  // "accuracy", "f1_macro", "recall"
   std::optional<double> value;
-  std::string why;              // set when value is not
+  std::string why;  // set when value is not
 };
+
+using Matrix = std::vector<std::vector<int64_t>>;  // [true class][predicted class]
 
 class Metric {
  public:
   virtual ~Metric() = default;
-  // scores: classification probabilities [B, C] float; regression values [B, K]. targets: int64 [B] or
-  // float [B, K]. CPU tensors.
+  // scores: classification probabilities [B, C] float; regression values [B, K]. targets: int64 [B]
+  // or float [B, K]. CPU tensors; computed in double. Throws Error{kData} for a target outside [0,
+  // C).
   virtual void update(const at::Tensor& scores, const at::Tensor& targets) = 0;
   // The state as one flat float64 tensor whose concatenation over ranks `merge` understands.
   virtual at::Tensor state() const = 0;
+  // Adds the samples of one or several concatenated states to what this metric has seen. To combine
+  // ranks, merge the states of all of them into a fresh metric.
   virtual void merge(const at::Tensor& state) = 0;
   virtual std::vector<Result> compute() const = 0;
+  // Counts by class; empty for every metric but `confusion`, whose compute() has no results.
+  virtual Matrix matrix() const { return {}; }
 };
 
 struct MetricContext {
-  int64_t classes = 0;     // 0: regression
-  int64_t positive = 1;    // the positive class of binary metrics
-  int64_t bins = 15;       // calibration error
+  int64_t classes = 0;   // 0: regression
+  int64_t positive = 1;  // the positive class of binary metrics
+  int64_t bins = 15;     // calibration error
+  int64_t k = 5;         // top-k accuracy; set by make_metrics from the name
 };
 
 struct MetricEntry {
@@ -44,8 +53,13 @@ struct MetricEntry {
   std::unique_ptr<Metric> (*make)(const MetricContext& context);
 };
 const std::vector<MetricEntry>& registry();
-// Throws Error{kRecipe} with the nearest name. Empty `names`: the usual ones for the task.
-std::vector<std::unique_ptr<Metric>> make_metrics(const StringList& names, const MetricContext& context);
-bool larger_is_better(const std::string& name);  // "loss" is smaller
+// Names are those of the registry, and top_<k>_accuracy for any k >= 1. Throws Error{kRecipe} with
+// the nearest name. Empty `names`: the usual ones for the task.
+std::vector<std::unique_ptr<Metric>> make_metrics(const StringList& names,
+                                                  const MetricContext& context);
+StringList usual_metrics(const MetricContext& context);
+// Takes "accuracy" or "validation.accuracy"; "loss" is smaller. Throws Error{kRecipe} for unknown
+// names.
+bool larger_is_better(const std::string& name);
 
 }  // namespace lehr::metrics

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/export/artefact.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/plan.h"

@@ -7,7 +7,7 @@
 
 #include "engine/base/error.h"
 #include "engine/data/loader.h"
-#include "engine/metrics/fields.h"
+#include "engine/metrics/metrics.h"
 #include "engine/step/step.h"
 
 namespace lehr::run {
@@ -21,10 +21,7 @@ std::optional<double> Evaluation::value(const std::string& name) const {
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info) {
   const auto fields = recipe.get<metrics::MetricsFields>();
-  metrics::MetricContext context;
-  context.classes = static_cast<int64_t>(info.classes.size());
-  context.positive = fields.positive;
-  return metrics::make_metrics(fields.names, context);
+  return metrics::make_metrics(fields.names, metrics::make_context(fields, info.classes));
 }
 
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {

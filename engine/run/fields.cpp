@@ -1,9 +1,9 @@
 #include "engine/run/fields.h"
 
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/data/dataset.h"
 #include "engine/export/artefact.h"
-#include "engine/metrics/fields.h"
+#include "engine/metrics/metrics.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 #include "models/model.h"

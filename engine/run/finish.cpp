@@ -6,7 +6,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/export/artefact.h"
 #include "engine/step/step.h"

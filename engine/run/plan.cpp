@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "engine/base/error.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/metrics/metrics.h"
 #include "engine/step/step.h"
 

@@ -8,7 +8,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/loader.h"
 #include "engine/run/evaluate.h"

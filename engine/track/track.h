@@ -17,39 +17,52 @@ struct Row {
   Values values;
 };
 
-// One sink of rows; each keeps its file well-formed at every instant.
+// One sink of rows; each keeps its file well-formed at every instant: a row is one system call, so
+// it is in the kernel when write() returns, and a kill leaves at most a torn last one, which a
+// resume drops. Throws Error{kData} when the file cannot be written; what was written before stays
+// whole.
 class Sink {
  public:
   virtual ~Sink() = default;
+  // Steps ascend. A second row of the same step joins the first one (later values win).
   virtual void write(const Row& row) = 0;
   virtual void flush() = 0;  // to the kernel; called at each checkpoint and at the end
 };
-// metrics.jsonl: one object a line. `resume_step` >= 0 cuts rows beyond that step first (atomically).
+// metrics.jsonl: one object a line. Opening cuts rows beyond `resume_step` first (atomically); -1
+// cuts all. NaN and infinite values are written as null, because JSON has no word for them.
 std::unique_ptr<Sink> open_jsonl(const std::string& path, int64_t resume_step);
-// TensorBoard event files in `folder`; on resume starts a new file with a session_log START at that step,
-// and removes events beyond the step from older files.
+// TensorBoard event files in `folder`; train.loss becomes the tag train/loss. Opening removes
+// events beyond `resume_step` from older files, and starts a new one whose session_log START makes
+// a TensorBoard that is already running forget them too.
 std::unique_ptr<Sink> open_tensorboard(const std::string& folder, int64_t resume_step);
 
+// Curves come from `metrics_path`; the summary is a JSON object, shown as a table: nested objects
+// by dotted key, a list of lists of numbers (a confusion matrix) as a table of its own.
 struct Report {
-  std::string title, recipe_yaml, summary_json;  // summary: key -> value, shown as a table
-  std::string metrics_path;                      // metrics.jsonl to draw curves from
+  std::string title, recipe_yaml, summary_json;
+  std::string metrics_path;  // metrics.jsonl; a missing one gives no curves
 };
-// A self-contained report.html (inline SVG curves, no scripts from elsewhere), written atomically.
+// A self-contained report.html (inline SVG curves, no scripts, nothing from elsewhere), written
+// atomically.
 void write_report(const std::string& path, const Report& report);
 
-// One live line on a terminal, plain lines at intervals in a pipe.
+// One live line on a terminal, plain lines at intervals in a pipe. What is 0 is left out.
 struct Progress {
-  int64_t step = 0, total_steps = 0, epoch = 0;
+  int64_t step = 0, total_steps = 0, epoch = 0;  // epoch counts from 0, and is shown from 1
   double epochs_total = 0, samples_per_s = 0, loss = 0, lr = 0, seconds_left = 0;
   int64_t memory_bytes = 0;
 };
+// Safe from several threads. A terminal that went away is no error: training goes on without it.
 class Terminal {
  public:
-  explicit Terminal(int fd);  // 1 or 2; live when it is a terminal and TERM is not dumb
-  ~Terminal();
-  void progress(const Progress& p);           // rate-limited to 10 a second on a terminal
-  void print(const std::string& line);        // above the live line
-  void table(const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows);
+  // 1 or 2; live when it is a terminal and TERM is not dumb. Colours unless NO_COLOR is set; bars
+  // and rules in Unicode where the locale is UTF-8.
+  explicit Terminal(int fd, double plain_interval_s = 10);
+  ~Terminal();                          // leaves the last progress line standing
+  void progress(const Progress& p);     // rate-limited to 10 a second on a terminal
+  void print(const std::string& line);  // above the live line
+  void table(const std::vector<std::string>& header,
+             const std::vector<std::vector<std::string>>& rows);
   bool is_live() const;
 
  private:

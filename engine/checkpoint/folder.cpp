@@ -1,0 +1,179 @@
+// The folder of a run's checkpoints: which are there, which one to continue from, which to let go.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <set>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/manifest.h"
+#include "engine/checkpoint/names.h"
+
+namespace lehr::checkpoint {
+namespace {
+
+struct Step {
+  int64_t number;
+  std::string name;
+};
+
+std::vector<Step> newest_first(const std::string& folder) {
+  std::vector<Step> steps;
+  for (const auto& name : list_folder(folder))
+    if (auto number = step_of_name(name)) steps.push_back({*number, name});
+  std::sort(steps.begin(), steps.end(),
+            [](const Step& a, const Step& b) { return a.number > b.number; });
+  return steps;
+}
+
+bool is_leftover(const std::string& name) {
+  return name.rfind(kTrashMark, 0) == 0 ||
+         (name.rfind("step-", 0) == 0 && name.find(kTemporaryMark) != std::string::npos);
+}
+
+// unpublished first, so that a kill in between leaves no step that is listed and half gone
+void discard(const std::string& folder, const std::string& name) {
+  std::string trash = join_path(folder, kTrashMark + name + "-" + unique_id());
+  rename_durably(join_path(folder, name), trash);
+  remove_tree(trash);
+}
+
+// a step that this process may not read is not damaged
+bool is_barred(const std::string& path) {
+  auto barred = [](const std::string& file) {
+    int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0) return ::close(fd), false;
+    return errno == EACCES || errno == EPERM || errno == EMFILE || errno == ENFILE;
+  };
+  if (barred(path)) return true;
+  auto names = list_folder(path);
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return barred(join_path(path, name)); });
+}
+
+}  // namespace
+
+std::string step_name(int64_t step) { return fmt::format("step-{:08d}", step); }
+
+std::optional<int64_t> step_of_name(const std::string& name) {
+  if (name.size() < 13 || name.size() > 23 || name.rfind("step-", 0) != 0) return {};
+  if (name.find_first_not_of("0123456789", 5) != std::string::npos) return {};
+  int64_t step = std::strtoll(name.c_str() + 5, nullptr, 10);
+  if (step_name(step) != name) return {};
+  return step;
+}
+
+std::vector<Entry> list(const std::string& folder) {
+  std::vector<Entry> entries;
+  for (const auto& step : newest_first(folder)) {
+    Entry entry;
+    entry.step = step.number;
+    entry.path = join_path(folder, step.name);
+    std::string manifest_path = join_path(entry.path, kManifestName);
+    try {
+      Manifest manifest = parse_manifest(read_file(manifest_path), manifest_path);
+      entry.monitor = manifest.monitor();
+      if (manifest.step != step.number)
+        entry.problem = fmt::format("{}: is of step {}", manifest_path, manifest.step);
+    } catch (const Error& e) {
+      entry.problem = e.what();
+    }
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+std::optional<Loaded> load_newest(const std::string& folder,
+                                  const std::function<void(const std::string&)>& complain) {
+  for (const auto& name : list_folder(folder)) {
+    if (!is_leftover(name)) continue;
+    try {
+      remove_tree(join_path(folder, name));
+    } catch (const Error& e) {  // costs space only
+      complain(e.what());
+    }
+  }
+  for (const auto& step : newest_first(folder)) {
+    std::string path = join_path(folder, step.name);
+    std::string problem;
+    try {
+      Loaded loaded = load(path);
+      if (loaded.step == step.number) return loaded;
+      problem = fmt::format("{}: its manifest is of step {}", path, loaded.step);
+    } catch (const Error& e) {
+      if (is_barred(path)) throw;
+      problem = e.what();
+    }
+    std::string aside = join_path(folder, kCorruptMark + step.name + "-" + unique_id());
+    complain(problem + "; set aside as " + aside);
+    rename_durably(path, aside);
+  }
+  return std::nullopt;
+}
+
+void retain(const std::string& folder, const Retention& retention) {
+  std::vector<Entry> good;
+  for (auto& entry : list(folder))
+    if (entry.problem.empty()) good.push_back(std::move(entry));
+
+  std::set<int64_t> kept;
+  size_t latest = std::max<int64_t>(retention.keep_latest_k, 2);
+  for (size_t i = 0; i < std::min(latest, good.size()); ++i) kept.insert(good[i].step);
+  for (const auto& entry : good)
+    if (retention.keep_every > 0 && entry.step % retention.keep_every == 0) kept.insert(entry.step);
+
+  std::vector<Entry> rated;
+  for (const auto& entry : good)
+    if (entry.monitor) rated.push_back(entry);
+  // stable: of equal ones the newer is better
+  std::stable_sort(rated.begin(), rated.end(), [&](const Entry& a, const Entry& b) {
+    return retention.larger_is_better ? *a.monitor > *b.monitor : *a.monitor < *b.monitor;
+  });
+  for (size_t i = 0; i < rated.size() && static_cast<int64_t>(i) < retention.keep_best_k; ++i)
+    kept.insert(rated[i].step);
+
+  for (const auto& entry : good)
+    if (!kept.count(entry.step)) discard(folder, step_name(entry.step));
+}
+
+Section CheckpointFields::section() {
+  using F = CheckpointFields;
+  Declare<F> d("checkpoint", "When a run is saved, what is kept, and where it continues.");
+  d.field("interval", &F::interval, "How often the run is saved; it is always saved at its end.")
+      .above(0)
+      .synonyms({"save_steps", "save_interval", "steps_per_checkpoint", "every_n_train_steps",
+                 "freq", "snapshot"})
+      .free_to_change();
+  d.field("keep_latest_k", &F::keep_latest_k,
+          "How many of the newest checkpoints are kept; two at least, since one may get damaged.")
+      .at_least(2)
+      .synonyms({"save_total_limit", "save_num_checkpoints_to_keep", "max_to_keep"})
+      .free_to_change();
+  d.field("keep_best_k", &F::keep_best_k,
+          "How many of the best checkpoints by validation.monitor are kept besides.")
+      .at_least(0)
+      .synonyms({"save_top_k", "keep_best"})
+      .free_to_change();
+  d.field("keep_every", &F::keep_every,
+          "Checkpoints of steps that are multiples of it are kept for good; 0 for none.")
+      .at_least(0)
+      .unit("steps")
+      .free_to_change();
+  d.field(
+       "resume", &F::resume,
+       "auto continues from the run's newest checkpoint that verifies, never starts anew, a path "
+       "continues from that checkpoint.")
+      .synonyms({"resume_from_checkpoint", "auto_resume_from_checkpoints", "autoresume",
+                 "load_path", "ckpt_path", "load_step"})
+      .free_to_change();
+  return d.section();
+}
+
+std::vector<Section> sections() { return {CheckpointFields::section()}; }
+
+}  // namespace lehr::checkpoint

@@ -1,0 +1,219 @@
+#include "engine/step/loss.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "engine/base/error.h"
+#include "engine/step/step.h"
+
+namespace lehr::step {
+namespace {
+
+// a wrong shape would broadcast in silence and train something else
+void require(bool holds, const char* expected, const at::Tensor& outputs,
+             const at::Tensor& targets) {
+  if (holds) return;
+  throw Error(Code::kInternal,
+              fmt::format("the loss expects {}; the outputs are {} and the targets {}", expected,
+                          fmt::join(outputs.sizes(), "x"), fmt::join(targets.sizes(), "x")));
+}
+
+class CrossEntropy : public Loss {
+ public:
+  explicit CrossEntropy(const LossFields& fields)
+      : weights_(fields.class_weights), label_smoothing_(fields.label_smoothing) {
+    double sum = 0;
+    for (double w : weights_) {
+      if (!(w >= 0) || !std::isfinite(w))
+        throw Error(Code::kRecipe, fmt::format("a class weight is {}", w), "loss.class_weights",
+                    "write one number of at least 0 for each class");
+      sum += w;
+    }
+    if (weights_.empty()) return;
+    if (sum == 0)
+      throw Error(Code::kRecipe, "all class weights are 0", "loss.class_weights",
+                  "write at least one that is above 0");
+    weight_tensor_ = at::tensor(weights_, at::kDouble).to(at::kFloat);
+  }
+
+  double weight(const at::Tensor& targets) const override {
+    if (weights_.empty()) return static_cast<double>(targets.numel());
+    return weights_on(targets.device()).index_select(0, targets).sum(at::kDouble).item<double>();
+  }
+
+  at::Tensor scores(const at::Tensor& outputs) const override {
+    return at::softmax(outputs, 1, at::kFloat);
+  }
+
+  int64_t output_count(int64_t classes, int64_t) const override {
+    if (classes < 2)
+      throw Error(Code::kRecipe,
+                  classes == 0 ? "cross_entropy needs classes, but the target holds numbers"
+                               : "cross_entropy needs at least two classes, the data has one",
+                  "loss.name", "use mse, mae or huber for numbers");
+    if (!weights_.empty() && static_cast<int64_t>(weights_.size()) != classes)
+      throw Error(Code::kRecipe,
+                  fmt::format("{} class weights for {} classes", weights_.size(), classes),
+                  "loss.class_weights", "write one for each class, in the order of the classes");
+    return classes;
+  }
+
+ protected:
+  at::Tensor apply(const at::Tensor& outputs, const at::Tensor& targets,
+                   int64_t reduction) const override {
+    require(outputs.dim() == 2 && targets.dim() == 1 && outputs.size(0) == targets.size(0) &&
+                (weights_.empty() || static_cast<int64_t>(weights_.size()) == outputs.size(1)),
+            "outputs [B, C], targets [B] and as many class weights as classes", outputs, targets);
+    return at::cross_entropy_loss(outputs, targets, weights_on(outputs.device()), reduction,
+                                  /*ignore_index=*/-100, label_smoothing_);
+  }
+
+ private:
+  at::Tensor weights_on(at::Device device) const {
+    return weights_.empty() ? at::Tensor() : weight_tensor_.to(device);
+  }
+  FloatList weights_;
+  double label_smoothing_;
+  at::Tensor weight_tensor_;
+};
+
+class BinaryCrossEntropy : public Loss {
+ public:
+  explicit BinaryCrossEntropy(const LossFields& fields) {
+    if (fields.pos_weight != 1) pos_weight_ = at::tensor({fields.pos_weight}, at::kFloat);
+  }
+
+  at::Tensor scores(const at::Tensor& outputs) const override {
+    at::Tensor logit = outputs.to(at::kFloat);  // [B, 1]
+    return at::sigmoid(at::cat({-logit, logit}, 1));
+  }
+
+  int64_t output_count(int64_t classes, int64_t) const override {
+    if (classes != 2)
+      throw Error(
+          Code::kRecipe,
+          classes == 0
+              ? "binary_cross_entropy needs two classes, but the target holds numbers"
+              : fmt::format("binary_cross_entropy needs two classes, the data has {}", classes),
+          "loss.name", "use cross_entropy for classes; mse, mae or huber for numbers");
+    return 1;
+  }
+
+ protected:
+  at::Tensor apply(const at::Tensor& outputs, const at::Tensor& targets,
+                   int64_t reduction) const override {
+    require(outputs.dim() == 2 && outputs.size(1) == 1 && targets.dim() == 1 &&
+                outputs.size(0) == targets.size(0),
+            "outputs [B, 1] and targets [B] of 0 and 1", outputs, targets);
+    at::Tensor pos_weight = pos_weight_.defined() ? pos_weight_.to(outputs.device()) : pos_weight_;
+    return at::binary_cross_entropy_with_logits(outputs.squeeze(1), targets.to(at::kFloat), {},
+                                                pos_weight, reduction);
+  }
+
+ private:
+  at::Tensor pos_weight_;
+};
+
+class Regression : public Loss {
+ public:
+  using Function = at::Tensor (*)(const at::Tensor& outputs, const at::Tensor& targets,
+                                  int64_t reduction, double delta);
+  Regression(std::string name, Function function, double delta)
+      : name_(std::move(name)), function_(function), delta_(delta) {}
+
+  int64_t output_count(int64_t classes, int64_t values) const override {
+    if (classes > 0 || values < 1)
+      throw Error(Code::kRecipe,
+                  fmt::format("{} needs numbers, but the target holds classes", name_), "loss.name",
+                  "use cross_entropy, or binary_cross_entropy for two classes");
+    return values;
+  }
+
+ protected:
+  at::Tensor apply(const at::Tensor& outputs, const at::Tensor& targets,
+                   int64_t reduction) const override {
+    require(outputs.sizes() == targets.sizes(), "outputs and targets of one shape", outputs,
+            targets);
+    return function_(outputs, targets.to(at::kFloat), reduction, delta_);
+  }
+
+ private:
+  std::string name_;
+  Function function_;
+  double delta_;
+};
+
+template <Regression::Function function>
+std::unique_ptr<Loss> regression(const LossFields& fields) {
+  return std::make_unique<Regression>(fields.name, function, fields.delta);
+}
+
+at::Tensor mse(const at::Tensor& o, const at::Tensor& t, int64_t r, double) {
+  return at::mse_loss(o, t, r);
+}
+at::Tensor mae(const at::Tensor& o, const at::Tensor& t, int64_t r, double) {
+  return at::l1_loss(o, t, r);
+}
+at::Tensor huber(const at::Tensor& o, const at::Tensor& t, int64_t r, double delta) {
+  return at::huber_loss(o, t, r, delta);
+}
+
+template <class T>
+std::unique_ptr<Loss> make(const LossFields& fields) {
+  return std::make_unique<T>(fields);
+}
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<Loss> (*make)(const LossFields& fields);
+};
+constexpr Entry kLosses[] = {{"cross_entropy", make<CrossEntropy>},
+                             {"binary_cross_entropy", make<BinaryCrossEntropy>},
+                             {"mse", regression<mse>},
+                             {"mae", regression<mae>},
+                             {"huber", regression<huber>}};
+
+}  // namespace
+
+at::Tensor Loss::sum(const at::Tensor& outputs, const at::Tensor& targets) const {
+  return apply(outputs.to(at::kFloat), targets, at::Reduction::Sum);
+}
+
+at::Tensor Loss::each(const at::Tensor& outputs, const at::Tensor& targets) const {
+  at::Tensor loss = apply(outputs.to(at::kFloat), targets, at::Reduction::None);
+  return loss.dim() > 1 ? loss.flatten(1).mean(1) : loss;
+}
+
+double Loss::weight(const at::Tensor& targets) const {
+  return static_cast<double>(targets.numel());
+}
+
+at::Tensor Loss::scores(const at::Tensor& outputs) const { return outputs.to(at::kFloat); }
+
+std::unique_ptr<Loss> make_loss(const LossFields& fields) {
+  StringList names;
+  for (const auto& entry : kLosses) {
+    if (fields.name == entry.name) return entry.make(fields);
+    names.push_back(entry.name);
+  }
+  throw Error(Code::kRecipe, fmt::format("there is no loss `{}`", fields.name), "loss.name",
+              fmt::format("did you mean `{}`?", nearest(fields.name, names)));
+}
+
+int64_t output_count(const FieldSource& fields, int64_t classes, int64_t values) {
+  return make_loss(fields.get<LossFields>())->output_count(classes, values);
+}
+
+at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs) {
+  return make_loss(fields.get<LossFields>())->scores(outputs);
+}
+
+std::pair<double, double> loss_sum(const FieldSource& fields, const at::Tensor& outputs,
+                                   const at::Tensor& targets) {
+  auto loss = make_loss(fields.get<LossFields>());
+  return {loss->sum(outputs, targets).item<double>(), loss->weight(targets)};
+}
+
+}  // namespace lehr::step

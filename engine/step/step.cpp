@@ -1,0 +1,261 @@
+// One training step as a straight line: forward and backward of each micro-batch, guard, clip,
+// update, average. Everything up to the guard leaves the weights alone, so a step can be refused.
+#include "engine/step/step.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "engine/base/error.h"
+#include "engine/base/log.h"
+#include "engine/step/average.h"
+#include "engine/step/culprit.h"
+#include "engine/step/groups.h"
+#include "engine/step/loss.h"
+#include "engine/step/norm.h"
+#include "engine/step/optimizer.h"
+#include "engine/step/precision.h"
+#include "engine/step/schedule.h"
+
+namespace lehr::step {
+namespace {
+
+// as in PyTorch's clip_grad_norm_
+constexpr double kClipEps = 1e-6;
+
+// Batch statistics as they were before the step: a refused step puts them back, so that one NaN
+// does not stay in a running mean for good.
+class BufferCopy {
+ public:
+  explicit BufferCopy(const NamedTensors& buffers) {
+    for (const auto& b : buffers) {
+      live_.push_back(b.tensor);
+      copies_.push_back(at::empty_like(b.tensor));
+    }
+  }
+  void take() { copy(copies_, live_); }
+  void put_back() { copy(live_, copies_); }
+
+ private:
+  static void copy(Tensors& into, const Tensors& from) {
+    c10::NoGradGuard no_grad;
+    if (!from.empty()) at::_foreach_copy_(into, from);
+  }
+  Tensors live_, copies_;
+};
+
+}  // namespace
+
+struct Step::State {
+  std::shared_ptr<models::Model> model;
+  StepContext context;
+  OptimizerFields optimizer_fields;
+  ScheduleFields schedule_fields;
+  TrainingFields training;
+  std::unique_ptr<Loss> loss;
+  Schedule schedule;
+  Groups groups;
+  NamedTensors parameters;  // the trained ones
+  std::unique_ptr<Optimizer> optimizer;
+  std::optional<Average> average;
+  std::optional<at::ScalarType> precision;
+  LossScale scale;
+  BufferCopy buffers;
+  std::function<void()> hook;
+  at::Tensor seed,
+      divisor;  // 0-d, on the device: what a backward starts from; see Optimizer::update
+  int64_t steps = 0, skipped = 0;
+
+  State(std::shared_ptr<models::Model> m, const FieldSource& fields, const StepContext& c)
+      : model(std::move(m)),
+        context(c),
+        optimizer_fields(fields.get<OptimizerFields>()),
+        schedule_fields(fields.get<ScheduleFields>()),
+        training(fields.get<TrainingFields>()),
+        loss(make_loss(fields.get<LossFields>())),
+        schedule(schedule_fields, c.total_steps, c.steps_per_epoch),
+        groups(make_groups(model->parameters(), optimizer_fields)),
+        precision(compute_dtype(training.precision)),
+        scale(training),
+        buffers(model->buffers()) {
+    for (auto& p : groups.frozen) p.tensor.set_requires_grad(false);
+    for (auto& group : groups.groups)
+      for (auto& p : group.parameters) {
+        p.tensor.set_requires_grad(true);
+        parameters.push_back(p);
+      }
+    optimizer = make_optimizer(optimizer_fields, groups.groups);
+    if (training.ema_decay) average.emplace(*training.ema_decay, model->parameters());
+    auto scalar = at::TensorOptions().dtype(at::kFloat).device(context.device);
+    seed = at::zeros({}, scalar);
+    divisor = at::zeros({}, scalar);
+  }
+
+  void clear_gradients() {
+    for (auto& p : parameters) p.tensor.mutable_grad().reset();
+  }
+
+  double lr() const { return optimizer_fields.lr * schedule.factor(steps); }
+
+  // Sum of the loss over the micro-batch; its gradient, times scale / total weight, is added.
+  at::Tensor forward_backward(const Batch& batch) {
+    models::DropoutKey key{context.seed, steps, &batch.samples};
+    models::set_dropout_key(&key);
+    at::Tensor outputs;
+    {
+      Autocast autocast(context.device.type(), precision);
+      outputs = model->forward(batch.inputs);
+    }
+    models::set_dropout_key(nullptr);
+    at::Tensor sum = loss->sum(outputs, batch.targets);
+    sum.backward(seed);
+    return sum.detach();
+  }
+
+  // Takes the step back: nothing has moved but batch statistics, and those are restored.
+  void refuse(const std::vector<Batch>& micro, bool loss_is_finite) {
+    buffers.put_back();
+    // fp16 overflowed on the way back: expected now and then, and the cure is a smaller scale
+    if (loss_is_finite && scale.shrink()) return;
+    std::string culprit =
+        find_culprit({*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}});
+    buffers.put_back();
+    std::string what = fmt::format("step {}: {}", steps + 1, culprit);
+    if (training.non_finite == "stop")
+      throw Error(Code::kNonFinite, what, "training.non_finite",
+                  "no weight has moved; look at what is named, lower optimizer.lr or set "
+                  "training.max_grad_norm, or go on without such steps by `non_finite: skip`");
+    log_warning(what + "; the step was skipped");
+  }
+
+  StepReport take(const std::vector<Batch>& micro) {
+    StepReport report;
+    report.lr = lr();
+    report.loss_scale = scale.value();
+    // the divisor is known before the first backward, so a short last micro-batch counts right
+    double weight = 0;
+    for (const auto& batch : micro) {
+      weight += loss->weight(batch.targets);
+      report.samples += batch.inputs.size(0);
+    }
+    if (weight > 0) seed.fill_(scale.value() / weight);
+    buffers.take();
+
+    struct Clear {  // also when something below throws
+      State& state;
+      ~Clear() {
+        models::set_dropout_key(nullptr);
+        state.clear_gradients();
+      }
+    } clear{*this};
+    // a global batch whose classes all weigh 0 has no mean, hence no gradient
+    Tensors sums;
+    for (const auto& batch : micro)
+      if (weight > 0) sums.push_back(forward_backward(batch));
+
+    Tensors gradients;
+    for (const auto& p : parameters)
+      if (p.tensor.grad().defined()) gradients.push_back(p.tensor.grad());
+    report.grad_norm = global_norm(gradients) / scale.value();
+    for (const auto& sum : sums) report.loss += sum.item<double>();
+    if (weight > 0) report.loss /= weight;
+
+    bool loss_is_finite = std::isfinite(report.loss);
+    if (!loss_is_finite || !std::isfinite(report.grad_norm)) {
+      refuse(micro, loss_is_finite);
+      report.skipped = true;
+      ++skipped, ++steps;
+      return report;
+    }
+
+    // unscaling and clipping are one number, which the fused update divides by
+    double divide = scale.value();
+    if (training.max_grad_norm)
+      divide *= std::max(1.0, (report.grad_norm + kClipEps) / *training.max_grad_norm);
+    if (divide != 1) divisor.fill_(divide);
+    if (hook) hook();
+    optimizer->update(report.lr, divide != 1 ? divisor : at::Tensor());
+    if (average) average->update();
+    scale.grow();
+    ++steps;
+    return report;
+  }
+};
+
+Step::Step(std::shared_ptr<models::Model> model, const FieldSource& fields,
+           const StepContext& context)
+    : state_(std::make_unique<State>(std::move(model), fields, context)) {}
+
+Step::~Step() = default;
+
+StepReport Step::take(const std::vector<Batch>& micro) {
+  if (micro.empty()) throw Error(Code::kInternal, "a step without a batch");
+  return state_->take(micro);
+}
+
+void Step::before_update(std::function<void()> hook) { state_->hook = std::move(hook); }
+
+int64_t Step::steps_taken() const { return state_->steps; }
+
+double Step::lr_at(int64_t step) const {
+  return state_->optimizer_fields.lr * state_->schedule.factor(step);
+}
+
+NamedTensors Step::state() const {
+  NamedTensors result;
+  for (auto& t : state_->optimizer->state()) result.push_back({"optimizer." + t.name, t.tensor});
+  if (state_->average)
+    for (auto& t : state_->average->tensors()) result.push_back({"ema." + t.name, t.tensor});
+  return result;
+}
+
+std::string Step::scalars() const {
+  return nlohmann::json{{"steps", state_->steps},
+                        {"updates", state_->optimizer->updates()},
+                        {"skipped", state_->skipped},
+                        {"loss_scale", state_->scale.value()},
+                        {"good_steps", state_->scale.good_steps()}}
+      .dump();
+}
+
+void Step::restore_scalars(const std::string& json) {
+  try {
+    auto values = nlohmann::json::parse(json);
+    state_->steps = values.at("steps").get<int64_t>();
+    state_->optimizer->set_updates(values.at("updates").get<int64_t>());
+    state_->skipped = values.at("skipped").get<int64_t>();
+    state_->scale.restore(values.at("loss_scale").get<double>(),
+                          values.at("good_steps").get<int64_t>());
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(Code::kCheckpoint, fmt::format("the scalars of the step do not read: {}", e.what()),
+                "", "the checkpoint is of another version, or damaged");
+  }
+}
+
+NamedTensors Step::averaged() const {
+  return state_->average ? state_->average->tensors() : NamedTensors{};
+}
+
+std::string Step::describe() const {
+  const State& s = *state_;
+  std::string text = fmt::format("{}, lr {} {}", s.optimizer_fields.name, s.optimizer_fields.lr,
+                                 s.schedule_fields.name);
+  if (s.schedule.warmup_steps() > 0)
+    text += fmt::format(" after {} steps of warm-up", s.schedule.warmup_steps());
+  text += "; " + step::describe(s.groups, s.optimizer_fields);
+  if (s.training.max_grad_norm)
+    text += fmt::format("; clipped to norm {}", *s.training.max_grad_norm);
+  if (s.average) text += fmt::format("; weights averaged with {}", *s.training.ema_decay);
+  if (s.precision) text += "; " + s.training.precision;
+  return text;
+}
+
+double state_bytes_per_parameter_byte(const FieldSource& fields) {
+  return state_tensors(fields.get<OptimizerFields>()) +
+         (fields.get<TrainingFields>().ema_decay ? 1 : 0);
+}
+
+}  // namespace lehr::step

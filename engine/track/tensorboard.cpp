@@ -1,0 +1,102 @@
+// The TensorBoard sink: one event file per invocation, older files without what came after the step
+// that a resume restores.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/log.h"
+#include "engine/track/append_file.h"
+#include "engine/track/event_file.h"
+#include "engine/track/track.h"
+
+namespace lehr::track {
+
+namespace {
+
+constexpr const char* kPrefix = "events.out.tfevents.";
+
+// Rewrites one file without events beyond `last_step` and without a torn end. The new content is
+// prepared under a name that no reader takes for an event file.
+void cut_file(const std::string& folder, const std::string& name, int64_t last_step) {
+  const std::string path = join_path(folder, name), text = read_file(path);
+  RecordReader reader(text);
+  std::string kept;
+  while (reader.next())
+    // the version event has step 0 and must stay even when everything is cut
+    if (kept.empty() || step_of_event(reader.data()) <= last_step) kept.append(reader.record());
+  if (reader.damaged())
+    log_warning(path + ": dropped records from the first one that is cut short or does not verify");
+  if (kept.size() == text.size()) return;
+  const std::string temporary = join_path(folder, ".cut");
+  write_file_durably(temporary, kept);
+  if (std::rename(temporary.c_str(), path.c_str()) != 0)
+    throw Error(Code::kData, fmt::format("cannot replace it: {}", std::strerror(errno)), path);
+  sync_folder(folder);
+}
+
+std::string host_name() {
+  char host[256] = {};
+  if (::gethostname(host, sizeof host - 1) != 0 || !host[0]) return "localhost";
+  std::string name = host;
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
+}
+
+// TensorBoard groups tags by what stands before the first slash.
+std::string tag_of(std::string name) {
+  const size_t dot = name.find('.');
+  if (dot != std::string::npos) name[dot] = '/';
+  return name;
+}
+
+class TensorBoard final : public Sink {
+ public:
+  TensorBoard(const std::string& path, double time, int64_t resume_step) : file_(path, true) {
+    // a reader purges what has the START's step or a later one; the first START of all purges
+    // nothing
+    file_.append(event_record(version_event(time)) +
+                 event_record(session_start_event(time, resume_step + 1)));
+  }
+
+  void write(const Row& row) final {
+    ScalarEvent event(row.time, row.step);
+    for (const auto& [name, value] : row.values)
+      event.add({tag_of(name), static_cast<float>(value), tags_.insert(name).second});
+    file_.append(event_record(event.event()));
+  }
+
+  void flush() final {}  // every event is in the kernel already
+
+ private:
+  AppendFile file_;
+  std::set<std::string> tags_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sink> open_tensorboard(const std::string& folder, int64_t resume_step) {
+  make_folders(folder);
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  int64_t seconds = static_cast<int64_t>(now);
+  for (const std::string& name : list_folder(folder)) {
+    if (!name.starts_with(kPrefix)) continue;
+    cut_file(folder, name, resume_step);
+    // readers take files in the order of their names: ours comes after all others
+    seconds = std::max<int64_t>(seconds, std::atoll(name.c_str() + std::strlen(kPrefix)) + 1);
+  }
+  const std::string name =
+      fmt::format("{}{:010d}.{}.{}.0", kPrefix, seconds, host_name(), ::getpid());
+  return std::make_unique<TensorBoard>(join_path(folder, name), now, resume_step);
+}
+
+}  // namespace lehr::track

@@ -1,0 +1,156 @@
+// A whole run as a user sees it: begin, continue, stop, finish, refuse.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "engine/base/files.h"
+#include "tests/run/program.h"
+
+namespace lehr::testing {
+
+class Train : public ::testing::Test {
+ protected:
+  void SetUp() override { write_images(scratch, 200); }
+  Outcome train(std::vector<std::string> more = {}) {
+    std::vector<std::string> words{"train", "small.yaml"};
+    words.insert(words.end(), more.begin(), more.end());
+    return lehr(words, scratch.path);
+  }
+  std::vector<nlohmann::json> rows(const std::string& run) {
+    std::vector<nlohmann::json> all;
+    std::istringstream stream(scratch.read(run + "/metrics.jsonl"));
+    for (std::string line; std::getline(stream, line);) all.push_back(nlohmann::json::parse(line));
+    return all;
+  }
+  Scratch scratch;
+};
+
+TEST_F(Train, LeavesEverythingThatARunPromises) {
+  write_small_recipe(scratch, 60, 20);
+  Outcome outcome = train();
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const std::string run = "runs/small-1";
+  for (const char* file : {"recipe.yaml", "log.txt", "metrics.jsonl", "report.html", "metrics.json", "finished.json",
+                           "artefact/model.pt", "artefact/MANIFEST.json", "checkpoints/step-00000060/MANIFEST.json"})
+    EXPECT_TRUE(file_exists(scratch.file(run + "/" + file))) << file;
+  auto metrics = nlohmann::json::parse(scratch.read(run + "/metrics.json"));
+  EXPECT_GT(metrics["test"]["accuracy"].get<double>(), 0.9);
+  auto all = rows(run);
+  ASSERT_EQ(all.size(), 60u);
+  EXPECT_TRUE(all.back().contains("validation.accuracy"));
+  EXPECT_TRUE(all.front().contains("train.loss"));
+}
+
+TEST_F(Train, SaysThatAFinishedRunIsFinished) {
+  write_small_recipe(scratch, 5, 5, "export:\n  enabled: false\n");
+  ASSERT_EQ(train().code, 0);
+  Outcome again = train();
+  EXPECT_EQ(again.code, 0);
+  EXPECT_NE(again.out.find("is finished"), std::string::npos) << again.out;
+  EXPECT_FALSE(file_exists(scratch.file("runs/small-2")));
+  ASSERT_EQ(train({"--fresh"}).code, 0);
+  EXPECT_TRUE(file_exists(scratch.file("runs/small-2/finished.json")));
+}
+
+TEST_F(Train, TenStepsAndTenMoreEqualTwenty) {
+  const std::string more = "export:\n  enabled: false\n";
+  write_small_recipe(scratch, 20, 7, more);
+  ASSERT_EQ(train({"--run", "whole"}).code, 0);
+  // the same training cut by a time limit of nothing after a few steps, again and again
+  int stops = 0;
+  Outcome outcome;
+  do {
+    outcome = train({"--run", "cut", "--set", "job.time_limit=1s", "--set", "training.max_steps=20"});
+    ASSERT_TRUE(outcome.code == 0 || outcome.code == 75) << outcome.out;
+    ++stops;
+  } while (outcome.code == 75 && stops < 20);
+  EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("cut")));
+}
+
+TEST_F(Train, ContinuesExactlyAfterKillsAndNeverLosesAStep) {
+  const std::string more = "export:\n  enabled: false\n";
+  write_small_recipe(scratch, 40, 5, more);
+  ASSERT_EQ(train({"--run", "whole"}).code, 0);
+  pid_t pid = start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  kill(pid, SIGKILL);
+  wait_for(pid);
+  ASSERT_FALSE(file_exists(scratch.file("cut/finished.json"))) << "the kill came too late to show anything";
+  Outcome rest = train({"--run", "cut"});
+  ASSERT_EQ(rest.code, 0) << rest.out;
+  EXPECT_NE(rest.out.find("continuing after step"), std::string::npos) << rest.out;
+  EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("cut")));
+  std::set<int64_t> steps;
+  for (const auto& row : rows("cut")) EXPECT_TRUE(steps.insert(row["step"].get<int64_t>()).second) << row;
+  EXPECT_EQ(steps.size(), 40u);
+}
+
+TEST_F(Train, SavesOnSigtermAndContinues) {
+  write_small_recipe(scratch, 4000, 100000, "export:\n  enabled: false\n");
+  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
+  usleep(300000);
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait_for(pid), 75) << scratch.read("log");
+  EXPECT_NE(scratch.read("log").find("SIGTERM"), std::string::npos);
+  EXPECT_NE(fingerprint(scratch.file("run")).find("step "), std::string::npos);
+}
+
+TEST_F(Train, RefusesToContinueWithAnotherLearningRate) {
+  write_small_recipe(scratch, 10, 5, "export:\n  enabled: false\n");
+  ASSERT_EQ(train({"--run", "run"}).code, 0);
+  unlink(scratch.file("run/finished.json").c_str());
+  Outcome outcome = train({"--run", "run", "--set", "optimizer.lr=1e-3"});
+  EXPECT_EQ(outcome.code, 5);
+  EXPECT_NE(outcome.out.find("optimizer.lr"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("--allow-approximate-resume"), std::string::npos) << outcome.out;
+  Outcome threads = train({"--run", "run", "--set", "training.threads=2"});
+  EXPECT_EQ(threads.code, 5);
+  EXPECT_NE(threads.out.find("threads"), std::string::npos) << threads.out;
+  // a field that is free to change does not break exactness
+  Outcome free = train({"--run", "run", "--set", "checkpoint.interval=3"});
+  EXPECT_EQ(free.code, 0) << free.out;
+}
+
+TEST_F(Train, RefusesTwoRunsInOneFolder) {
+  write_small_recipe(scratch, 100000, 100000, "export:\n  enabled: false\n");
+  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
+  Outcome second = train({"--run", "run"});
+  EXPECT_EQ(second.code, 2) << second.out;
+  EXPECT_NE(second.out.find(std::to_string(pid)), std::string::npos) << second.out;
+  kill(pid, SIGKILL);
+  wait_for(pid);
+}
+
+TEST_F(Train, UsesTheOlderCheckpointWhenTheNewestIsDamaged) {
+  write_small_recipe(scratch, 30, 10, "export:\n  enabled: false\n");
+  ASSERT_EQ(train({"--run", "run"}).code, 0);
+  const std::string whole = fingerprint(scratch.file("run"));
+  unlink(scratch.file("run/finished.json").c_str());
+  const std::string victim = "run/checkpoints/step-00000030/model.safetensors";
+  std::string bytes = scratch.read(victim);
+  bytes[bytes.size() / 2] ^= 1;
+  scratch.write(victim, bytes);
+  Outcome outcome = train({"--run", "run"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("model.safetensors"), std::string::npos) << outcome.out;
+  EXPECT_EQ(whole, fingerprint(scratch.file("run")));
+}
+
+TEST_F(Train, StopsEarlyWhenTheMonitorNoLongerImproves) {
+  write_small_recipe(scratch, 500, 1000,
+                     "early_stopping:\n  patience: 2\n  min_delta: 0.5\nexport:\n  enabled: false\n");
+  Outcome outcome = train({"--run", "run"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_EQ(rows("run").back()["step"].get<int64_t>(), 30);  // best at 10, then two without
+}
+
+}  // namespace lehr::testing
