@@ -121,10 +121,12 @@ std::string lines(const Json& report) {
                                            : text(cuda["versions"]));
   if (report["devices"].empty()) line("devices", "cpu only: " + text(report["no_device_because"]));
   int index = 0;
-  for (const Json& d : report["devices"])
+  for (const Json& d : report["devices"]) {
     line(index == 0 ? "devices" : "",
-         fmt::format("cuda:{} {}, compute capability {}, {}, {} free", index++, text(d["name"]),
+         fmt::format("cuda:{} {}, compute capability {}, {}, {} free", index, text(d["name"]),
                      text(d["compute_capability"]), gib(d["total_bytes"]), gib(d["free_bytes"])));
+    ++index;
+  }
 
   std::string parts;
   for (const Json& part : report["built_in"]) parts += (parts.empty() ? "" : " ") + text(part);

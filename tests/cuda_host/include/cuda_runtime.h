@@ -25,6 +25,9 @@
 #undef cudaLaunchKernelEx
 #undef cudaFuncSetAttribute
 
+#ifndef __launch_bounds__
+#define __launch_bounds__(...)
+#endif
 #define LEHR_CUDA_HOST 1
 
 #include "tests/cuda_host/device.h"
