@@ -44,7 +44,8 @@ class Checker {
     auto known = std::find_if(sections_.begin(), sections_.end(),
                               [&](const Section& s) { return s.name == entry.key; });
     if (known == sections_.end()) {
-      mistakes_.add(entry.mark, shown(entry.key), "unknown section",
+      bool is_section = entry.value->kind == Node::Kind::kMap || entry.value->is_nothing();
+      mistakes_.add(entry.mark, shown(entry.key), is_section ? "unknown section" : "unknown key",
                     mistakes_.full() ? "" : names_.top_level_hint(entry.key));
       return;
     }
@@ -106,14 +107,15 @@ class Checker {
     if (slot.state != State::kNew) return;
     slot.state = State::kVisiting;
     chain_.push_back(slot.key);
-    slot.state = choose(slot);
-    if (slot.state == State::kActive && !fill(slot)) slot.state = State::kBad;
+    State state = choose(slot);
+    if (state == State::kActive && !fill(slot)) state = State::kBad;
+    slot.state = state;
     chain_.pop_back();
   }
 
   // Finds the variant whose condition holds.
   State choose(Slot& slot) {
-    std::string why, belongs;
+    std::string belongs, otherwise, elsewhere;
     for (const Field* field : slot.variants) {
       if (field->when_key.empty()) {
         slot.field = field;
@@ -134,16 +136,18 @@ class Checker {
           slot.field = field;
           return State::kActive;
         }
-        why = shown(value);
+        otherwise = ", not " + shown(value);
+        // an override or a base may have changed it behind this file's back
+        if (on.written && on.mark.source != slot.mark.source) {
+          elsewhere = fmt::format(" ({} comes from {})", on.key, on.mark.text());
+        }
       }
       for (const auto& value : field->when_values) {
         belongs += (belongs.empty() ? on.key + " " : " or ") + value;
       }
     }
-    if (slot.written) {
-      mistakes_.add(slot.mark, slot.key, "belongs to " + belongs + (why.empty() ? "" : ", not " + why),
-                    "remove it");
-    }
+    slot.belongs = "belongs to " + belongs + otherwise;
+    if (slot.written) mistakes_.add(slot.mark, slot.key, slot.belongs, "remove it" + elsewhere);
     return State::kInactive;
   }
 
@@ -209,6 +213,7 @@ class Checker {
       }
       NodePtr target = refer(slot, *node, piece.text);
       if (!target) return nullptr;
+      if (expanded_bytes_ > kMaxBytes) return nullptr;  // told before
       if ((expanded_bytes_ += bytes(*target)) > kMaxBytes) {
         mistakes_.add(node->mark, slot.key, "references grow beyond 1 MiB");
         return nullptr;
@@ -268,7 +273,7 @@ class Checker {
     if (target.state == State::kVisiting) return fail("refers to itself: " + circle(key));
     resolve(target);
     if (target.state == State::kBad) return nullptr;
-    if (target.state == State::kInactive) return fail("refers to a key that is not in use here");
+    if (target.state == State::kInactive) return fail(target.belongs);
     if (target.expanded) return target.expanded;
     auto value = std::make_shared<Node>(*to_node(target.value));
     value->base = working_directory();

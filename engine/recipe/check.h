@@ -18,6 +18,7 @@ struct Slot {
   std::string section, key;
   std::vector<const Field*> variants;
   const Field* field = nullptr;  // the active variant
+  std::string belongs;           // why it is inactive: "belongs to model.name mlp, not cnn"
   Mark mark;                     // of the key where it is written
   NodePtr written, expanded;     // as written; with references put in
   Value value;                   // paths: usable from the working directory

@@ -57,6 +57,15 @@ std::string without_underscores(std::string text) {
 std::string number_hint(const Node& node, bool whole) {
   if (node.quoted) return to_float(node.text) ? "remove the quotes" : "";
   std::string plain = without_underscores(node.text);
+  if (plain.starts_with("0x") && plain.size() < 18) {
+    int64_t value = 0;
+    auto [end, error] = std::from_chars(plain.data() + 2, plain.data() + plain.size(), value, 16);
+    if (error == std::errc() && *end == 0) return fmt::format("write {}", value);
+  }
+  size_t sign = plain.find_first_of("+-") == 0;
+  if (whole && plain.find_first_not_of("0123456789", sign) == std::string::npos) {
+    if (plain.size() > 18) return "it does not fit into 64 bits";
+  }
   auto value = to_float(plain);
   if (!value || !std::isfinite(*value)) return "";
   if (!whole) return plain == node.text ? "" : fmt::format("write {}", plain);

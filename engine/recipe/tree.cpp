@@ -72,10 +72,10 @@ class Builder {
     } else if (parser_.context) {
       what += fmt::format(" {}", parser_.context);
     }
-    char c = character(at.index);
-    std::string hint = c == '\t'                ? "indent with spaces, not tabs"
-                       : c == '@' || c == '`' || c == '%' ? "put the value in quotes"
-                                                          : "";
+    std::string hint;
+    if (what.find("cannot start any token") != std::string::npos) {
+      hint = character(at.index) == '\t' ? "indent with spaces, not tabs" : "put the value in quotes";
+    }
     fail(to_mark(at), what, hint);
   }
 

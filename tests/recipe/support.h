@@ -50,6 +50,7 @@ inline std::string mistakes_of(const std::function<void()>& run) {
 }
 
 inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  if (from.empty()) return text;
   for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
     text.replace(at, from.size(), to);
   }
