@@ -58,8 +58,9 @@ TEST_F(Arrays, NameTheByteWhereAnIdxFileIsCut) {
     const Error error = error_of([&] { read_array(folder.write("cut", text.substr(0, cut))); });
     EXPECT_EQ(error.code(), Code::kData);
     EXPECT_TRUE(holds(error.where(), folder.path("cut") + " at byte ")) << error.what();
-    if (cut >= 4)
+    if (cut >= 4) {
       EXPECT_TRUE(holds(error.where(), "at byte " + std::to_string(cut))) << error.what();
+    }
   }
   EXPECT_TRUE(
       holds(error_of([&] { read_array(folder.write("long", text + "x")); }).where(), "at byte 28"));
@@ -87,7 +88,7 @@ TEST_F(Arrays, NoticeEveryDamagedByteOfAGzipFile) {
     if (at >= 4 && at <= 9)
       continue;  // time, flags and system of the header say nothing of the content
     std::string other = text;
-    other[at] ^= 0x10;
+    other[at] ^= 0x11;
     const Error error = error_of([&] { read_array(folder.write("damaged.gz", other)); });
     EXPECT_TRUE(holds(error.where(), "damaged.gz at byte ")) << at;
   }

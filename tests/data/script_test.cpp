@@ -57,9 +57,10 @@ TEST(Script, GivesTheBitsOfFillForImages) {
       // part of a larger tensor, and one image alone
       EXPECT_TRUE(at::equal(module.run_method("preprocess", raw.images.slice(0, 1, 2)).toTensor(),
                             inputs.slice(0, 1, 2)));
-      if (channels == 1)
+      if (channels == 1) {
         EXPECT_TRUE(
             at::equal(module.run_method("preprocess", raw.images.unsqueeze(3)).toTensor(), inputs));
+      }
     }
   }
 }
