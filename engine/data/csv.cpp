@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 
@@ -52,11 +53,16 @@ std::string_view trim(std::string_view cell) {
 std::optional<double> parse_number(std::string_view cell) {
   cell = trim(cell);
   if (is_missing(cell)) return std::numeric_limits<double>::quiet_NaN();
-  if (cell.front() == '+') cell.remove_prefix(1);
+  if (cell.front() == '+' && cell.substr(0, 2) != "+-") cell.remove_prefix(1);
   double value = 0;
   auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-  if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value))
+  if (end != cell.data() + cell.size()) return std::nullopt;
+  // too near to zero is zero; too large stays an error
+  if (error == std::errc::result_out_of_range)
+    value = std::strtod(std::string(cell).c_str(), nullptr);
+  else if (error != std::errc())
     return std::nullopt;
+  if (!std::isfinite(value)) return std::nullopt;
   return value;
 }
 

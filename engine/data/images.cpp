@@ -16,14 +16,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // the same operations, in the same order, as Normalizer: multiply, then add, each rounded to float.
-// permute keeps [N, H, W, C] memory, which is what channels-last means.
+// permute keeps [N, H, W, C] memory, which is what channels-last means. Compiled in C++,
+// TorchScript knows dtypes and memory formats by number alone: 6 is float32, 2 is channels-last.
 constexpr char kPreprocess[] = R"(
 def preprocess(self, images: Tensor) -> Tensor:
     if images.dim() == 3:
         images = images.unsqueeze(3)
-    x = images.permute(0, 3, 1, 2).to(torch.float32)
+    x = images.permute(0, 3, 1, 2).to(dtype=6)
     x = x * self.scale + self.shift
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=2)
 )";
 
 // shuffled images miss every cache: fetching them this far ahead halves the time per sample

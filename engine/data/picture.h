@@ -40,7 +40,8 @@ void resize(const Picture& picture, const Box& box, int height, int width, uint8
 int shrink_for(const Box& box, int height, int width);
 
 // What evaluation sees of a picture file, as in torchvision: shorter side to `shorter`, then the
-// centre of height x width. With height 0 the picture as it is stored.
+// centre of height x width; with `shorter` 0 height and width directly, with height 0 as it is
+// stored.
 struct View {
   int height = 0, width = 0, channels = 3, shorter = 0;
 };

@@ -46,8 +46,7 @@ at::Tensor picture_images(const std::string& path, const RawImageShape& shape) {
                 fmt::format("a picture file has 1 or 3 channels, the model takes {}", channels),
                 path, "Give the images as an npy array.");
   View view{static_cast<int>(shape.height), static_cast<int>(shape.width),
-            static_cast<int>(channels),
-            static_cast<int>(shape.resize ? shape.resize : std::max(shape.height, shape.width))};
+            static_cast<int>(channels), static_cast<int>(shape.resize)};
   const Picture picture = load_view(path, view);
   auto tensor = at::empty({1, picture.height, picture.width, picture.channels}, at::kByte);
   std::memcpy(tensor.data_ptr<uint8_t>(), picture.pixels.data(), picture.pixels.size());

@@ -97,8 +97,11 @@ Picture load_view(const std::string& path, const View& view) {
   if (view.height == 0) return decode(path, file.begin(), file.size, view.channels);
   const Picture stored = picture_size(path, file.begin(), file.size);
   const int64_t shorter = std::min(stored.height, stored.width);
-  int height = static_cast<int>(int64_t{stored.height} * view.shorter / shorter);
-  int width = static_cast<int>(int64_t{stored.width} * view.shorter / shorter);
+  int height = view.height, width = view.width;
+  if (view.shorter > 0) {
+    height = static_cast<int>(int64_t{stored.height} * view.shorter / shorter);
+    width = static_cast<int>(int64_t{stored.width} * view.shorter / shorter);
+  }
   const Picture picture = decode(path, file.begin(), file.size, view.channels,
                                  shrink_for({0, 0, stored.height, stored.width}, height, width));
   Picture scaled{height, width, view.channels, {}};

@@ -332,7 +332,7 @@ RawBatch Table::raw(Split split, const std::vector<int64_t>& samples) const {
   return raw;
 }
 
-// in double, as fill() does: subtract, divide, and only then round to float
+// in double, as fill() does: subtract, divide, and only then round to float (dtype 6; 4 is int64)
 Preprocessing Table::preprocessing() const {
   Preprocessing p;
   std::vector<double> mean, std;
@@ -343,12 +343,12 @@ Preprocessing Table::preprocessing() const {
 def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor:
     missing = torch.isnan(numbers)
     x = (numbers - self.number_mean) / self.number_std
-    x = torch.where(missing, torch.zeros_like(x), x).to(torch.float32)
+    x = torch.where(missing, torch.zeros_like(x), x).to(dtype=6)
 )";
   if (!indicators_.empty()) {
     p.buffers.emplace_back("indicator_columns", at::tensor(indicators_, at::kLong));
     p.source +=
-        "    x = torch.cat([x, missing.index_select(1, self.indicator_columns).to(torch.float32)], "
+        "    x = torch.cat([x, missing.index_select(1, self.indicator_columns).to(dtype=6)], "
         "1)\n";
   }
   if (!info_.string_columns.empty()) {
@@ -362,8 +362,8 @@ def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor:
             key = str(j) + ":" + row[j]
             if key in self.categories:
                 hot.append(i * width + self.categories[key])
-    one = torch.zeros([numbers.size(0) * width], dtype=torch.float32, device=numbers.device)
-    one.index_fill_(0, torch.tensor(hot, dtype=torch.int64, device=numbers.device), 1.0)
+    one = torch.zeros([numbers.size(0) * width], dtype=6, device=numbers.device)
+    one.index_fill_(0, torch.tensor(hot, dtype=4, device=numbers.device), 1.0)
     x = torch.cat([x, one.view([-1, width])], 1)
 )",
                             info_.features - first_category_);

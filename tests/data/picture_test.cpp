@@ -1,0 +1,257 @@
+// Picture files: decoded and scaled as Pillow does, damage named, folders as data sets.
+#include "engine/data/picture.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <png.h>
+
+#include <cstring>
+#include <set>
+
+#include "engine/data/array.h"
+#include "engine/data/dataset.h"
+#include "tests/data/files.h"
+
+namespace lehr::data {
+namespace {
+
+// what Pillow and numpy wrote, once for all tests
+const TempFolder* peer() {
+  static const TempFolder* folder = [] {
+    const std::string python = LEHR_SOURCE_DIR "/.deps/venv/bin/python";
+    auto* made = new TempFolder;
+    const std::string command =
+        python + " " LEHR_SOURCE_DIR "/tests/data/pictures.py " + made->path();
+    if (std::filesystem::exists(python) && std::system(command.c_str()) == 0) return made;
+    delete made;
+    return static_cast<TempFolder*>(nullptr);
+  }();
+  return folder;
+}
+#define NEEDS_PEER() \
+  if (!peer()) GTEST_SKIP() << "skipped: no Pillow in .deps/venv (scripts/setup installs it)"
+
+Picture decoded(const std::string& path, int channels = 3) {
+  const Bytes file = read_bytes(path);
+  return decode(path, file.begin(), file.size, channels);
+}
+
+Picture decoded_bytes(const std::string& name, const std::string& content) {
+  return decode(name, reinterpret_cast<const uint8_t*>(content.data()), content.size(), 3);
+}
+
+testing::AssertionResult same_as(const Picture& picture, const std::string& npy_name) {
+  const Array array = read_array(peer()->path(npy_name + ".npy"));
+  if (array.shape[1] != picture.height || array.shape[2] != picture.width)
+    return testing::AssertionFailure() << picture.height << " x " << picture.width;
+  if (array.count() != static_cast<int64_t>(picture.pixels.size()))
+    return testing::AssertionFailure() << "channels";
+  int worst = 0;
+  for (size_t i = 0; i < picture.pixels.size(); ++i)
+    worst = std::max(worst, std::abs(picture.pixels[i] - array.data()[i]));
+  return worst == 0 ? testing::AssertionSuccess()
+                    : testing::AssertionFailure() << "differs by up to " << worst;
+}
+
+std::string png_of(int height, int width, int channels, const std::string& pixels) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  image.width = width, image.height = height;
+  image.format = channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
+  png_alloc_size_t size = 0;
+  png_image_write_to_memory(&image, nullptr, &size, 0, pixels.data(), 0, nullptr);
+  std::string out(size, '\0');
+  png_image_write_to_memory(&image, out.data(), &size, 0, pixels.data(), 0, nullptr);
+  return out;
+}
+
+TEST(Picture, DecodesAsPillowDoes) {
+  NEEDS_PEER();
+  for (const char* name : {"rgb.png", "grey.png", "palette.png", "alpha.png", "colour.jpg",
+                           "luma.jpg", "progressive.jpg"})
+    EXPECT_TRUE(same_as(decoded(peer()->path(name)), name)) << name;
+  EXPECT_TRUE(same_as(decoded(peer()->path("rgb.png"), 1), "rgb_as_luma"));
+}
+
+TEST(Picture, ScalesWithPillowsBytes) {
+  NEEDS_PEER();
+  const Picture rgb = decoded(peer()->path("rgb.png"));
+  for (auto [width, height] :
+       {std::pair{28, 28}, {83, 20}, {20, 61}, {200, 150}, {1, 1}, {97, 31}}) {
+    Picture out{height, width, 3, std::vector<uint8_t>(height * width * 3)};
+    resize(rgb, {0, 0, rgb.height, rgb.width}, height, width, out.pixels.data());
+    EXPECT_TRUE(same_as(out, "resize_" + std::to_string(width) + "x" + std::to_string(height)))
+        << width;
+  }
+  EXPECT_TRUE(same_as(load_view(peer()->path("rgb.png"), {28, 28, 3, 32}), "centre"));
+}
+
+TEST(Picture, ReadsEveryNpyVersionOfNumpyButNotFortranOrder) {
+  NEEDS_PEER();
+  const Array wide = read_array(peer()->path("v2.npy"));
+  EXPECT_EQ(wide.shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(wide.data()[5 * 8], 5);
+  EXPECT_TRUE(
+      at::equal(targets_of(read_array(peer()->path("v3.npy")), 6), at::arange(6, at::kLong)));
+  EXPECT_TRUE(
+      holds(error_of([] { read_array(peer()->path("fortran.npy")); }).what(), "Fortran order"));
+}
+
+TEST(Picture, ShrinksAJpegWhileDecodingButStaysNearTheWhole) {
+  NEEDS_PEER();
+  const Bytes file = read_bytes(peer()->path("colour.jpg"));
+  const Picture half = decode(file.path, file.begin(), file.size, 3, 2),
+                whole = decode(file.path, file.begin(), file.size, 3);
+  EXPECT_EQ(half.height, 31);
+  EXPECT_EQ(half.width, 42);
+  double sum_half = 0, sum_whole = 0;
+  for (uint8_t v : half.pixels) sum_half += v;
+  for (uint8_t v : whole.pixels) sum_whole += v;
+  EXPECT_NEAR(sum_half / half.pixels.size(), sum_whole / whole.pixels.size(), 3);
+  EXPECT_EQ(shrink_for({0, 0, 3000, 4000}, 224, 224), 4);
+  EXPECT_EQ(shrink_for({0, 0, 375, 500}, 224, 224), 1);
+}
+
+TEST(Picture, NamesFileAndByteOfEveryDamagedPng) {
+  const std::string good = png_of(9, 7, 3, noise(9 * 7 * 3));
+  EXPECT_EQ(decoded_bytes("good.png", good).pixels.size(), 9u * 7 * 3);
+  for (size_t at = 0; at < good.size(); ++at) {
+    std::string bad = good;
+    bad[at] ^= 0x04;
+    const Error error = error_of([&] { decoded_bytes("bad.png", bad); });
+    EXPECT_EQ(error.code(), Code::kData);
+    EXPECT_TRUE(holds(error.where(), "bad.png at byte ")) << at << ": " << error.what();
+    const Error cut = error_of([&] { decoded_bytes("cut.png", good.substr(0, at)); });
+    EXPECT_EQ(cut.where(), "cut.png at byte " + std::to_string(at < 8 ? 0 : at)) << cut.what();
+  }
+}
+
+TEST(Picture, NamesFileAndByteOfACutJpeg) {
+  NEEDS_PEER();
+  const std::string good = read_text(peer()->path("colour.jpg"));
+  for (size_t cut = 0; cut + 2 < good.size(); cut += 37) {
+    const Error error = error_of([&] { decoded_bytes("cut.jpg", good.substr(0, cut)); });
+    EXPECT_EQ(error.code(), Code::kData);
+    EXPECT_TRUE(holds(error.where(), "cut.jpg at byte ")) << error.what();
+    EXPECT_LE(std::stoull(error.where().substr(error.where().rfind(' ') + 1)), cut);
+  }
+}
+
+TEST(Picture, NeverCrashesOnADamagedJpeg) {
+  NEEDS_PEER();
+  const std::string good = read_text(peer()->path("progressive.jpg"));
+  Random random(3, Stream::kTest, 0);
+  for (int i = 0; i < 300; ++i) {
+    std::string bad = good;
+    for (int k = 0; k < 3; ++k) bad[random.below(bad.size())] = static_cast<char>(random.bits());
+    try {
+      decode("bad", reinterpret_cast<const uint8_t*>(bad.data()), bad.size(), 3);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kData);
+    }
+  }
+}
+
+class Folder : public testing::Test {
+ protected:
+  // two classes of 30 pictures of various sizes, and files that are no pictures
+  void SetUp() override {
+    for (int i = 0; i < 60; ++i) {
+      const int height = 20 + i % 7, width = 24 + i % 5;
+      folder.write(
+          std::string("train/") + (i % 2 ? "cat" : "dog") + "/" + std::to_string(i) + ".png",
+          png_of(height, width, 3, noise(height * width * 3, i + 1)));
+    }
+    folder.write("train/cat/notes.txt", "no picture");
+    folder.write("train/.hidden", "no picture");
+  }
+  FixedFields fields() {
+    return FixedFields({{"data.source", std::string("image_folder")},
+                        {"data.train_folder", folder.path("train")},
+                        {"data.image_size", int64_t{16}},
+                        {"data.validation_fraction", 0.2}});
+  }
+  static Batch filled(const Dataset& set, Split split, std::vector<int64_t> samples, bool augment,
+                      int64_t epoch = 0) {
+    Batch batch = set.allocate(samples.size());
+    set.fill(split, samples.data(), 0, samples.size(), augment, 1, epoch, batch);
+    return batch;
+  }
+  TempFolder folder;
+};
+
+TEST_F(Folder, IsADataSetOfOneClassPerSubFolder) {
+  auto set = open_dataset(fields());
+  EXPECT_EQ(set->info().classes, (StringList{"cat", "dog"}));
+  EXPECT_EQ(set->info().height, 16);
+  EXPECT_EQ(set->info().channels, 3);
+  EXPECT_EQ(set->info().resize, 16);
+  EXPECT_EQ(set->size(Split::kTrain) + set->size(Split::kValidation), 60);
+  EXPECT_GT(set->size(Split::kValidation), 3);
+  EXPECT_EQ(set->size(Split::kTest), 0);
+  const RawBatch raw = set->raw(Split::kTrain, {0, 1});
+  EXPECT_EQ(raw.images.sizes(), (at::IntArrayRef{2, 16, 16, 3}));
+  const Batch batch = filled(*set, Split::kTrain, {0, 1}, false);
+  const auto script = set->preprocessing();
+  const auto x = raw.images.permute({0, 3, 1, 2}).to(at::kFloat) * script.buffers[0].second +
+                 script.buffers[1].second;
+  EXPECT_TRUE(at::equal(batch.inputs, x));
+}
+
+TEST_F(Folder, CropsAtRandomByTheKeyAlone) {
+  auto source = fields();
+  source.set("data.augment.random_resized_crop", 0.2).set("data.augment.flip", 0.5);
+  auto set = open_dataset(source);
+  const Batch one = filled(*set, Split::kTrain, {0, 1, 2, 3}, true);
+  EXPECT_TRUE(
+      at::equal(filled(*set, Split::kTrain, {3, 2, 1, 0}, true).inputs.flip({0}), one.inputs));
+  EXPECT_FALSE(at::equal(filled(*set, Split::kTrain, {0, 1, 2, 3}, true, 1).inputs, one.inputs));
+  EXPECT_FALSE(at::equal(filled(*set, Split::kTrain, {0, 1, 2, 3}, false).inputs, one.inputs));
+}
+
+TEST_F(Folder, KeepsValidationWhenPicturesAreAdded) {
+  auto images_of = [](const Dataset& set) {
+    std::set<std::string> images;
+    std::vector<int64_t> all(set.size(Split::kValidation));
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    const auto raw = set.raw(Split::kValidation, all).images;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const uint8_t* p = raw[i].data_ptr<uint8_t>();
+      images.insert(std::string(p, p + 16 * 16 * 3));
+    }
+    return images;
+  };
+  auto before = open_dataset(fields());
+  for (int i = 0; i < 20; ++i)
+    folder.write("train/cat/a" + std::to_string(i) + ".png",
+                 png_of(20, 20, 3, noise(1200, 100 + i)));
+  auto after = open_dataset(fields());
+  EXPECT_NE(before->info().fingerprint, after->info().fingerprint);
+  const auto old_images = images_of(*before), new_images = images_of(*after);
+  for (const auto& image : old_images) EXPECT_TRUE(new_images.count(image));
+}
+
+TEST_F(Folder, NamesADamagedPictureWhenItIsLoaded) {
+  folder.write("train/cat/1.png", read_text(folder.path("train/cat/1.png")).substr(0, 100));
+  auto source = fields();
+  source.set("data.validation_fraction", 0.0);
+  const Error error = error_of([&] { open_dataset(source); });
+  EXPECT_EQ(error.where(), folder.path("train/cat/1.png") + " at byte 100");
+  source.set("data.train_folder", folder.path("nowhere")).set("data.name", std::string("pets"));
+  EXPECT_TRUE(holds(error_of([&] { open_dataset(source); }).hint(), "scripts/data pets"));
+  folder.write("empty/readme.txt", "");
+  source.set("data.train_folder", folder.path("empty"));
+  EXPECT_TRUE(
+      holds(error_of([&] { open_dataset(source); }).what(), "no .jpg, .jpeg or .png files"));
+}
+
+TEST_F(Folder, RefusesAClassThatTrainingDoesNotKnow) {
+  folder.write("test/bird/1.png", png_of(20, 20, 3, noise(1200)));
+  auto source = fields();
+  source.set("data.test_folder", folder.path("test"));
+  EXPECT_TRUE(
+      holds(error_of([&] { open_dataset(source); }).what(), "'bird' is none of the 2 classes"));
+}
+
+}  // namespace
+}  // namespace lehr::data
