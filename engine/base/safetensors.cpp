@@ -205,6 +205,7 @@ void SafetensorsFile::parse() {
   HeaderParser parser;
   const char* text = reinterpret_cast<const char*>(bytes + 8);
   if (header_bytes == 0 || text[0] != '{') refuse("the header does not begin with '{'");
+  if (std::memchr(text, 0, header_bytes)) refuse("a zero byte in the header");  // ends the parser
   if (!nlohmann::json::sax_parse(text, text + header_bytes, &parser)) refuse(parser.problem);
   metadata_ = std::move(parser.metadata);
 

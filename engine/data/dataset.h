@@ -1,5 +1,6 @@
 // A data set: three splits of samples, read once, handed out by index. What is fitted on training
-// data (normalisation, categories) belongs to it and travels with the model as a TorchScript source.
+// data (normalisation, categories) belongs to it and travels with the model as a TorchScript
+// source.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,11 +23,12 @@ const char* to_string(Split split);  // "train", "validation", "test"
 struct DataInfo {
   bool is_image = false;
   int64_t channels = 0, height = 0, width = 0;  // images, as the model sees them
-  StringList number_columns, string_columns;    // tables, as the source stores them
-  int64_t features = 0;                         // tables, as the model sees them
-  StringList classes;                           // empty: regression
-  int64_t values = 0;                           // regression: targets per sample
-  std::string fingerprint;                      // of the source files: part of what exactness depends on
+  int64_t resize = 0;  // picture files: shorter side before the centre crop to height x width
+  StringList number_columns, string_columns;  // tables, as the source stores them
+  int64_t features = 0;                       // tables, as the model sees them
+  StringList classes;                         // empty: regression
+  int64_t values = 0;                         // regression: targets per sample
+  std::string fingerprint;  // of the source files: part of what exactness depends on
 };
 
 // What the source stored, before any preprocessing: the input of an artefact's forward.
@@ -45,7 +47,8 @@ struct Preprocessing {
   std::string source;
   std::vector<std::pair<std::string, at::Tensor>> buffers;
   std::vector<std::pair<std::string, StringList>> string_lists;
-  std::vector<std::pair<std::string, std::map<std::string, int64_t>>> string_maps;  // Dict[str, int]
+  std::vector<std::pair<std::string, std::map<std::string, int64_t>>>
+      string_maps;  // Dict[str, int]
 };
 
 class Dataset {
@@ -53,21 +56,21 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual const DataInfo& info() const = 0;
   virtual int64_t size(Split split) const = 0;
-  // Inputs and targets of `samples` (indices within the split) into slots [begin, end) of a batch that
-  // `allocate` made; called from several threads at once for disjoint ranges. With `augment`, draws are
-  // keyed by (seed, sample, epoch).
+  // Inputs and targets of samples[i] (an index within the split) into slot i of a batch that
+  // `allocate` made, for i in [begin, end); called from several threads at once for disjoint
+  // ranges. With `augment`, draws are keyed by (seed, sample, epoch).
   virtual Batch allocate(int64_t size) const = 0;
   virtual void fill(Split split, const int64_t* samples, int64_t begin, int64_t end, bool augment,
                     uint64_t seed, int64_t epoch, Batch& batch) const = 0;
   virtual RawBatch raw(Split split, const std::vector<int64_t>& samples) const = 0;
   virtual Preprocessing preprocessing() const = 0;
-  // Figures of the training data (per column or channel: mean, std, min, max, counts, missing; classes)
-  // as JSON text: statistics.json of the artefact.
+  // Figures of the training data (per column or channel: mean, std, min, max, counts, missing;
+  // classes) as JSON text: statistics.json of the artefact.
   virtual std::string statistics() const = 0;
 };
 
-// Opens what section `data` names. Throws Error{kData} (missing, short or corrupt file: file and byte;
-// a missing data set names the scripts/data command) or Error{kRecipe} (unknown column, ...).
+// Opens what section `data` names. Throws Error{kData} (missing, short or corrupt file: file and
+// byte; a missing data set names the scripts/data command) or Error{kRecipe} (unknown column, ...).
 std::shared_ptr<Dataset> open_dataset(const FieldSource& fields);
 
 // All sections of this room (section `data`, one per source).

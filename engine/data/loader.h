@@ -15,19 +15,23 @@ struct LoaderOptions {
   Split split = Split::kTrain;
   int64_t global_batch = 1, micro_batch = 1;  // a step is global_batch samples in micro-batches
   bool shuffle = true, augment = true, drop_last = false;
-  bool one_pass = false;     // evaluation: ends after one epoch
+  bool one_pass = false;  // evaluation: ends after one epoch
   uint64_t seed = 0;
-  int threads = 1;           // 0: filled by the caller's thread in next()
-  int64_t prefetch = 4;      // steps kept ready
-  int rank = 0, world = 1;   // each rank gets its slice of every step
+  int threads = 1;                  // 0: filled by the caller's thread in next()
+  int64_t prefetch = 4;             // steps kept ready
+  int rank = 0, world = 1;          // each rank gets its slice of every step
   DeviceRuntime* device = nullptr;  // pin and copy batches when set
 };
 
-// The samples of one optimizer step.
+// drop_last, threads and prefetch as section `data` says; the rest is for the caller to fill in.
+LoaderOptions loader_options(const FieldSource& fields);
+
+// The samples of one optimizer step. Steps never cross an epoch's end.
 struct StepBatch {
-  std::vector<Batch> micro;   // this rank's micro-batches, in order
-  int64_t samples = 0;        // over all ranks; the last step of an epoch may be short
-  int64_t position = 0;       // samples consumed before this step, counted globally from the start
+  std::vector<Batch>
+      micro;            // this rank's micro-batches, in order; none where a short step has too few
+  int64_t samples = 0;  // over all ranks; the last step of an epoch may be short; 0: one_pass ended
+  int64_t position = 0;  // samples consumed before this step, counted globally from the start
   int64_t epoch = 0;
   bool ends_epoch = false;
 };
@@ -40,8 +44,9 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
   // Continues after `samples` consumed samples; drops what was prefetched.
   void seek(int64_t samples);
-  // The next step's samples; micro is empty when one_pass has ended. Errors of loader threads are
-  // thrown here.
+  // The next step's samples; samples is 0 and micro empty when one_pass has ended (seek(0) begins
+  // again). Errors of loader threads are thrown here, at the step they belong to. Memory of a batch
+  // is used again once nobody refers to its tensors or to views of them.
   StepBatch next();
   int64_t steps_per_epoch() const;
   int64_t samples_per_epoch() const;  // with drop_last, what an epoch uses

@@ -1,5 +1,5 @@
-// The order of samples as a function: no stored shuffle, so the only data state of a run is the number
-// of samples consumed.
+// The order of samples as a function: no stored shuffle, so the only data state of a run is the
+// number of samples consumed.
 #pragma once
 
 #include <cstdint>

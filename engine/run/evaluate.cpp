@@ -1,9 +1,11 @@
 #include "engine/run/evaluate.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <chrono>
+
+#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/data/loader.h"
@@ -21,10 +23,7 @@ std::optional<double> Evaluation::value(const std::string& name) const {
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info) {
   const auto fields = recipe.get<metrics::MetricsFields>();
-  metrics::MetricContext context;
-  context.classes = static_cast<int64_t>(info.classes.size());
-  context.positive = fields.positive;
-  return metrics::make_metrics(fields.names, context);
+  return metrics::make_metrics(fields.names, metrics::make_context(fields, info.classes));
 }
 
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {

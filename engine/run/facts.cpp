@@ -2,7 +2,10 @@
 
 #include <ATen/Version.h>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+
+#include <fmt/format.h>
 
 #include "engine/base/device.h"
 

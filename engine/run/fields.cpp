@@ -1,6 +1,6 @@
 #include "engine/run/fields.h"
 
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/data/dataset.h"
 #include "engine/export/artefact.h"
 #include "engine/metrics/fields.h"

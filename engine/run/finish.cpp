@@ -1,12 +1,15 @@
 #include "engine/run/finish.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <nlohmann/json.hpp>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/base/log.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/export/artefact.h"
 #include "engine/step/step.h"

@@ -6,10 +6,13 @@
 #include <chrono>
 #include <fstream>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/base/log.h"
-#include "engine/checkpoint/fields.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
+#include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"

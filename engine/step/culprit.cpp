@@ -4,6 +4,8 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <cmath>
+
 namespace lehr::step {
 namespace {
 
@@ -16,6 +18,17 @@ at::Tensor finite_samples(const at::Tensor& values) {
 
 bool all_finite(const at::Tensor& values) { return at::isfinite(values).all().item<bool>(); }
 
+// "sample 17 of epoch 0 (micro-batch 1, position 3)"
+std::string place(const std::vector<Batch>& micro, size_t m, int64_t i) {
+  const Batch& batch = micro[m];
+  // a caller may leave the ids out; the position is then all there is
+  std::string id =
+      i < batch.size()
+          ? fmt::format("sample {} of epoch {}", batch.samples[static_cast<size_t>(i)], batch.epoch)
+          : "a sample";
+  return fmt::format("{} (micro-batch {}, position {})", id, m, i);
+}
+
 class Naming {
  public:
   explicit Naming(const std::vector<Batch>& micro) : micro_(micro) {}
@@ -23,12 +36,7 @@ class Naming {
     at::Tensor fine = is_fine.to(at::kCPU).contiguous();
     const bool* ok = fine.const_data_ptr<bool>();
     for (int64_t i = 0; i < fine.numel(); ++i) {
-      if (ok[i] || ++count_ > kNamed) continue;
-      const Batch& batch = micro_[micro];
-      // a caller may leave the ids out; the position is then all there is
-      std::string id = i < batch.size() ? fmt::format("sample {} of epoch {}", batch.samples[static_cast<size_t>(i)], batch.epoch)
-                                        : "a sample";
-      names_.push_back(fmt::format("{} (micro-batch {}, position {})", id, micro, i));
+      if (!ok[i] && ++count_ <= kNamed) names_.push_back(place(micro_, micro, i));
     }
   }
   bool found() const { return count_ > 0; }
@@ -41,6 +49,24 @@ class Naming {
   const std::vector<Batch>& micro_;
   StringList names_;
   size_t count_ = 0;
+};
+
+// The largest loss seen, and whose it is.
+class Worst {
+ public:
+  explicit Worst(const std::vector<Batch>& micro) : micro_(micro) {}
+  void add(size_t micro, const at::Tensor& losses) {
+    auto [loss, position] = losses.max(0);
+    if (loss.item<double>() <= loss_) return;
+    loss_ = loss.item<double>();
+    place_ = place(micro_, micro, position.item<int64_t>());
+  }
+  std::string say() const { return fmt::format("is {:.3g} for {}", loss_, place_); }
+
+ private:
+  const std::vector<Batch>& micro_;
+  double loss_ = -INFINITY;
+  std::string place_;
 };
 
 // Modes of a tree of modules, put back at the end.
@@ -78,7 +104,8 @@ at::Tensor sample_losses(const Suspects& s, const Batch& batch) {
 std::string find_culprit(const Suspects& s) {
   c10::NoGradGuard no_grad;
   for (const auto& [name, tensor] : s.model.parameters())
-    if (!all_finite(tensor)) return fmt::format("parameter `{}` was not finite before this step", name);
+    if (!all_finite(tensor))
+      return fmt::format("parameter `{}` was not finite before this step", name);
 
   Naming inputs(s.micro), targets(s.micro);
   for (size_t m = 0; m < s.micro.size(); ++m) {
@@ -88,18 +115,23 @@ std::string find_culprit(const Suspects& s) {
   if (inputs.found()) return inputs.say("the input");
   if (targets.found()) return targets.say("the target");
 
+  Worst worst(s.micro);
   {
     Modes modes(s.model);
     s.model.train(false);
     Naming losses(s.micro);
-    for (size_t m = 0; m < s.micro.size(); ++m)
-      losses.add(m, at::isfinite(sample_losses(s, s.micro[m])));
+    for (size_t m = 0; m < s.micro.size(); ++m) {
+      at::Tensor each = sample_losses(s, s.micro[m]);
+      losses.add(m, at::isfinite(each));
+      worst.add(m, each);
+    }
     if (losses.found()) return losses.say("the loss");
   }
-  Naming losses(s.micro);
-  for (size_t m = 0; m < s.micro.size(); ++m)
-    losses.add(m, at::isfinite(sample_losses(s, s.micro[m])));
-  if (losses.found()) return losses.say("the loss (in training mode only)");
+  for (const auto& batch : s.micro)
+    if (!all_finite(sample_losses(s, batch)))
+      return "the loss is finite in evaluation mode but not in training, so it comes from batch "
+             "statistics or dropout; the largest " +
+             worst.say();
 
   StringList names;
   for (const auto& [name, tensor] : s.parameters)

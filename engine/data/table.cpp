@@ -1,0 +1,381 @@
+// Typed tables from CSV: numbers standardised, categories one-hot, both fitted on training rows.
+// Rows stay compact in memory (a double per number, a code per category) and widen in fill().
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "engine/base/error.h"
+#include "engine/data/csv.h"
+#include "engine/data/images.h"
+
+namespace lehr::data {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Number {
+  double mean = 0, std = 1, minimum = 0, maximum = 0;
+  int64_t count = 0, missing = 0;
+};
+
+// two passes over the values of one column, in row order
+template <class At>
+Number measure(const std::vector<int64_t>& rows, At at) {
+  Number n;
+  n.minimum = std::numeric_limits<double>::infinity(), n.maximum = -n.minimum;
+  double sum = 0, squares = 0;
+  for (int64_t row : rows) {
+    const double v = at(row);
+    if (std::isnan(v)) {
+      ++n.missing;
+      continue;
+    }
+    ++n.count;
+    sum += v;
+    n.minimum = std::min(n.minimum, v), n.maximum = std::max(n.maximum, v);
+  }
+  if (n.count == 0) return {0, 1, 0, 0, 0, n.missing};
+  n.mean = sum / n.count;
+  for (int64_t row : rows)
+    if (const double v = at(row); !std::isnan(v)) squares += (v - n.mean) * (v - n.mean);
+  n.std = std::sqrt(squares / n.count);
+  return n;
+}
+
+Json to_json(const Number& n) {
+  return {{"mean", n.mean},   {"std", n.std},     {"min", n.minimum},
+          {"max", n.maximum}, {"count", n.count}, {"missing", n.missing}};
+}
+
+class Table : public Dataset {
+ public:
+  explicit Table(const FieldSource& source);
+  const DataInfo& info() const override { return info_; }
+  int64_t size(Split split) const override { return static_cast<int64_t>(at(split).index.size()); }
+  Batch allocate(int64_t size) const override;
+  void fill(Split split, const int64_t* samples, int64_t begin, int64_t end, bool augment,
+            uint64_t seed, int64_t epoch, Batch& batch) const override;
+  RawBatch raw(Split split, const std::vector<int64_t>& samples) const override;
+  Preprocessing preprocessing() const override;
+  std::string statistics() const override { return statistics_; }
+
+ private:
+  struct Part {
+    std::shared_ptr<const TableRows> table;
+    std::vector<int64_t> index;  // rows of `table` that are in this set
+  };
+  const Part& at(Split split) const { return parts_[static_cast<int>(split)]; }
+  void choose_columns(const Bytes& file, char delimiter, const TableFields& fields,
+                      TableColumns& columns);
+  void fit();
+
+  DataInfo info_;
+  Part parts_[3];
+  std::vector<Dictionary> dictionaries_;  // of each string column, over all files
+  std::vector<Number> numbers_;           // of each number column, training rows
+  std::vector<int64_t> indicators_;       // number columns with a missing-value feature
+  std::vector<std::vector<int32_t>>
+      slots_;  // feature of [string column][code]; -1: unseen in training
+  std::map<std::string, int64_t>
+      categories_;  // "column:value" -> feature, counted from the first category
+  int64_t first_category_ = 0;
+  std::string statistics_;
+};
+
+void Table::choose_columns(const Bytes& file, char delimiter, const TableFields& fields,
+                           TableColumns& columns) {
+  columns.target = fields.target;
+  columns.numbers = fields.number_columns;
+  columns.strings = fields.string_columns;
+  CsvReader reader(file, delimiter);
+  const StringList& names = reader.names();
+  auto holds = [](const StringList& list, const std::string& name) {
+    return std::find(list.begin(), list.end(), name) != list.end();
+  };
+  auto check = [&](const std::string& name, const char* field) {
+    if (holds(names, name)) return;
+    const std::string near = nearest(name, names);
+    throw Error(Code::kRecipe, fmt::format("{} has no column '{}'", file.path, name), field,
+                near.empty() ? "" : fmt::format("Did you mean '{}'?", near));
+  };
+  check(fields.target, "data.target");
+  for (const auto& name : fields.ignore_columns) check(name, "data.ignore_columns");
+  for (const auto* list : {&columns.numbers, &columns.strings})
+    if (holds(*list, fields.target))
+      throw Error(Code::kRecipe,
+                  fmt::format("column '{}' is the target and an input", fields.target),
+                  "data.target", "A model would only copy it.");
+  for (const auto& name : columns.numbers)
+    if (holds(columns.strings, name))
+      throw Error(Code::kRecipe,
+                  fmt::format("column '{}' is among the numbers and the strings", name),
+                  "data.string_columns");
+
+  const bool infer = columns.numbers.empty() && columns.strings.empty();
+  if (!infer && fields.task != "auto") {
+    columns.target_is_class = fields.task == "classification";
+    return;
+  }
+  const std::vector<bool> is_number = number_columns(file, delimiter);
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == fields.target)
+      columns.target_is_class =
+          fields.task == "auto" ? !is_number[i] : fields.task == "classification";
+    else if (infer && !holds(fields.ignore_columns, names[i]))
+      (is_number[i] ? columns.numbers : columns.strings).push_back(names[i]);
+  }
+}
+
+// class names in their order: numbers by value, texts by byte
+StringList sorted_classes(StringList names) {
+  const bool numbers = std::all_of(names.begin(), names.end(), [](const std::string& name) {
+    char* end = nullptr;
+    std::strtod(name.c_str(), &end);
+    return !name.empty() && *end == 0;
+  });
+  std::sort(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
+    if (!numbers) return a < b;
+    const double x = std::strtod(a.c_str(), nullptr), y = std::strtod(b.c_str(), nullptr);
+    return x != y ? x < y : a < b;
+  });
+  return names;
+}
+
+Table::Table(const FieldSource& source) {
+  const auto common = source.get<DataFields>();
+  auto fields = source.get<TableFields>();
+  if (fields.train_file.empty())
+    throw Error(Code::kRecipe, "no training table is given", "data.train_file");
+  if (fields.target.empty())
+    throw Error(Code::kRecipe, "the column to predict is not given", "data.target");
+  const char delimiter = parse_delimiter(fields.delimiter);
+  const std::string hint = missing_hint(common.name);
+  if (!common.classes.empty() && fields.task == "auto") fields.task = "classification";
+
+  const Bytes train = read_bytes(fields.train_file, hint);
+  TableColumns columns;
+  choose_columns(train, delimiter, fields, columns);
+  if (columns.numbers.empty() && columns.strings.empty())
+    throw Error(Code::kRecipe, "no input columns are left", "data.ignore_columns");
+  info_.number_columns = columns.numbers;
+  info_.string_columns = columns.strings;
+
+  Dictionary classes;
+  for (const auto& name : common.classes) classes.code(name);
+  auto rows = std::make_shared<TableRows>(
+      read_table(train, delimiter, columns, dictionaries_, classes, common.classes.empty()));
+  if (rows->rows == 0)
+    throw Error(Code::kData, "there are no rows after the header", fields.train_file);
+  if (columns.target_is_class) {
+    info_.classes = common.classes.empty() ? sorted_classes(classes.texts()) : common.classes;
+    Dictionary ordered;
+    for (const auto& name : info_.classes) ordered.code(name);
+    for (int64_t& label : rows->labels) label = ordered.find(classes.texts()[label]);
+    classes = std::move(ordered);
+  } else {
+    info_.values = 1;
+  }
+
+  std::vector<std::string> hashes = {train.hash};
+  auto read_other = [&](Split split, const std::string& path) {
+    const Bytes file = read_bytes(path, hint);
+    hashes.push_back(file.hash);
+    auto table = std::make_shared<TableRows>(
+        read_table(file, delimiter, columns, dictionaries_, classes, false));
+    Part& part = parts_[static_cast<int>(split)];
+    part.index.resize(table->rows);
+    std::iota(part.index.begin(), part.index.end(), 0);
+    part.table = std::move(table);
+  };
+  // the test set is taken out first, by draws of its own; validation comes out of what remains
+  Part& training = parts_[0];
+  training.table = rows;
+  training.index.resize(rows->rows);
+  std::iota(training.index.begin(), training.index.end(), 0);
+  auto take_out = [&](Split split, double fraction, uint64_t seed, const char* field) {
+    const std::vector<uint64_t> ids(training.index.begin(), training.index.end());
+    auto [kept, held] = hold_out(static_cast<int64_t>(ids.size()), ids, fraction, seed, field);
+    Part& part = parts_[static_cast<int>(split)];
+    part.table = rows;
+    for (int64_t i : held) part.index.push_back(training.index[i]);
+    std::vector<int64_t> rest;
+    for (int64_t i : kept) rest.push_back(training.index[i]);
+    training.index = std::move(rest);
+  };
+  const uint64_t seed = common.split_seed;
+  if (!fields.test_file.empty())
+    read_other(Split::kTest, fields.test_file);
+  else
+    take_out(Split::kTest, fields.test_fraction, mix64(seed), "data.test_fraction");
+  if (!fields.validation_file.empty())
+    read_other(Split::kValidation, fields.validation_file);
+  else
+    take_out(Split::kValidation, common.validation_fraction, seed, "data.validation_fraction");
+  info_.fingerprint = fingerprint_of(hashes);
+  fit();
+}
+
+void Table::fit() {
+  const auto& train = parts_[0];
+  const int64_t columns = info_.number_columns.size(), strings = info_.string_columns.size();
+  Json json{{"kind", "table"},
+            {"samples",
+             {{"train", size(Split::kTrain)},
+              {"validation", size(Split::kValidation)},
+              {"test", size(Split::kTest)}}},
+            {"numbers", Json::object()},
+            {"strings", Json::object()}};
+  for (int64_t f = 0; f < columns; ++f) {
+    numbers_.push_back(
+        measure(train.index, [&](int64_t row) { return train.table->numbers[row * columns + f]; }));
+    json["numbers"][info_.number_columns[f]] = to_json(numbers_.back());
+    if (numbers_.back().std == 0) numbers_.back().std = 1;  // a constant column
+    if (numbers_.back().missing > 0) indicators_.push_back(f);
+  }
+  first_category_ = columns + static_cast<int64_t>(indicators_.size());
+  int64_t feature = 0;
+  for (int64_t s = 0; s < strings; ++s) {
+    const StringList& texts = dictionaries_[s].texts();
+    std::map<std::string, std::pair<int64_t, int32_t>> seen;  // text -> count, code; sorted
+    for (int64_t row : train.index) {
+      const int32_t code = train.table->codes[row * strings + s];
+      auto& entry = seen[texts[code]];
+      ++entry.first, entry.second = code;
+    }
+    slots_.emplace_back(texts.size(), -1);
+    Json counts = Json::object();
+    for (const auto& [text, entry] : seen) {
+      counts[text] = entry.first;
+      slots_[s][entry.second] = static_cast<int32_t>(feature);
+      categories_[fmt::format("{}:{}", s, text)] = feature++;
+    }
+    json["strings"][info_.string_columns[s]] = counts;
+  }
+  info_.features = first_category_ + feature;
+  if (info_.classes.empty()) {
+    json["target"] =
+        to_json(measure(train.index, [&](int64_t row) { return train.table->values[row]; }));
+  } else {
+    std::vector<int64_t> counts(info_.classes.size());
+    for (int64_t row : train.index) ++counts[train.table->labels[row]];
+    json["classes"] = Json::object();
+    for (size_t c = 0; c < counts.size(); ++c) json["classes"][info_.classes[c]] = counts[c];
+  }
+  statistics_ = json.dump(2);
+}
+
+Batch Table::allocate(int64_t size) const {
+  Batch batch;
+  batch.inputs = at::empty({size, info_.features}, at::kFloat);
+  batch.targets =
+      info_.classes.empty() ? at::empty({size, 1}, at::kFloat) : at::empty({size}, at::kLong);
+  batch.samples.resize(size);
+  return batch;
+}
+
+void Table::fill(Split split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t,
+                 int64_t, Batch& batch) const {
+  TORCH_CHECK(
+      batch.inputs.is_contiguous() && batch.targets.is_contiguous() && batch.inputs.size(0) >= end,
+      "fill: the batch is not one that allocate() made");
+  const Part& part = at(split);
+  const TableRows& table = *part.table;
+  const int64_t columns = info_.number_columns.size(), strings = info_.string_columns.size();
+  float* inputs = batch.inputs.data_ptr<float>();
+  float* values = info_.classes.empty() ? batch.targets.data_ptr<float>() : nullptr;
+  int64_t* labels = values ? nullptr : batch.targets.data_ptr<int64_t>();
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = part.index[samples[i]];
+    float* out = inputs + i * info_.features;
+    const double* in = table.numbers.data() + row * columns;
+    for (int64_t f = 0; f < columns; ++f)
+      *out++ = std::isnan(in[f]) ? 0.0f
+                                 : static_cast<float>((in[f] - numbers_[f].mean) / numbers_[f].std);
+    for (int64_t f : indicators_) *out++ = std::isnan(in[f]) ? 1.0f : 0.0f;
+    std::fill(out, inputs + (i + 1) * info_.features, 0.0f);
+    for (int64_t s = 0; s < strings; ++s)
+      if (const int32_t slot = slots_[s][table.codes[row * strings + s]]; slot >= 0)
+        out[slot] = 1.0f;
+    if (values)
+      values[i] = static_cast<float>(table.values[row]);
+    else
+      labels[i] = table.labels[row];
+    batch.samples[i] = samples[i];
+  }
+}
+
+RawBatch Table::raw(Split split, const std::vector<int64_t>& samples) const {
+  const Part& part = at(split);
+  const TableRows& table = *part.table;
+  const int64_t n = samples.size(), columns = info_.number_columns.size(),
+                strings = info_.string_columns.size();
+  RawBatch raw;
+  raw.numbers = at::empty({n, columns}, at::kDouble);
+  raw.targets = info_.classes.empty() ? at::empty({n, 1}, at::kFloat) : at::empty({n}, at::kLong);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = part.index.at(samples[i]);
+    std::copy_n(table.numbers.data() + row * columns, columns,
+                raw.numbers.data_ptr<double>() + i * columns);
+    auto& texts = raw.strings.emplace_back();
+    for (int64_t s = 0; s < strings; ++s)
+      texts.push_back(dictionaries_[s].texts()[table.codes[row * strings + s]]);
+    if (info_.classes.empty())
+      raw.targets.data_ptr<float>()[i] = static_cast<float>(table.values[row]);
+    else
+      raw.targets.data_ptr<int64_t>()[i] = table.labels[row];
+  }
+  return raw;
+}
+
+// in double, as fill() does: subtract, divide, and only then round to float
+Preprocessing Table::preprocessing() const {
+  Preprocessing p;
+  std::vector<double> mean, std;
+  for (const auto& n : numbers_) mean.push_back(n.mean), std.push_back(n.std);
+  p.buffers = {{"number_mean", at::tensor(mean, at::kDouble)},
+               {"number_std", at::tensor(std, at::kDouble)}};
+  p.source = R"(
+def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor:
+    missing = torch.isnan(numbers)
+    x = (numbers - self.number_mean) / self.number_std
+    x = torch.where(missing, torch.zeros_like(x), x).to(torch.float32)
+)";
+  if (!indicators_.empty()) {
+    p.buffers.emplace_back("indicator_columns", at::tensor(indicators_, at::kLong));
+    p.source +=
+        "    x = torch.cat([x, missing.index_select(1, self.indicator_columns).to(torch.float32)], "
+        "1)\n";
+  }
+  if (!info_.string_columns.empty()) {
+    p.string_maps.emplace_back("categories", categories_);
+    // a value that training never saw sets nothing
+    p.source += fmt::format(R"(    width = {}
+    hot: List[int] = []
+    for i in range(len(strings)):
+        row = strings[i]
+        for j in range(len(row)):
+            key = str(j) + ":" + row[j]
+            if key in self.categories:
+                hot.append(i * width + self.categories[key])
+    one = torch.zeros([numbers.size(0) * width], dtype=torch.float32, device=numbers.device)
+    one.index_fill_(0, torch.tensor(hot, dtype=torch.int64, device=numbers.device), 1.0)
+    x = torch.cat([x, one.view([-1, width])], 1)
+)",
+                            info_.features - first_category_);
+  }
+  p.source += "    return x\n";
+  return p;
+}
+
+}  // namespace
+
+std::shared_ptr<Dataset> open_table(const FieldSource& fields) {
+  return std::make_shared<Table>(fields);
+}
+
+}  // namespace lehr::data

@@ -1,0 +1,106 @@
+#include "engine/step/precision.h"
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+
+#include "engine/step/step.h"
+#include "tests/step/toy.h"
+
+namespace lehr::step {
+namespace {
+
+FixedFields with(const std::string& precision) {
+  return FixedFields({{"training.precision", precision}, {"optimizer.lr", 0.01}});
+}
+
+std::vector<double> losses(const FixedFields& fields, int steps) {
+  auto model = toy::mlp({.widths = {5, 16, 3}});
+  Step step(model, fields, {});
+  std::vector<double> result;
+  for (int i = 0; i < steps; ++i) result.push_back(step.take({toy::classes(32)}).loss);
+  return result;
+}
+
+TEST(Precision, Bf16AndFp16StayCloseToFp32) {
+  auto fp32 = losses(with("fp32"), 40);
+  EXPECT_LT(fp32.back(), fp32.front());
+  for (const char* name : {"bf16-mixed", "fp16-mixed"}) {
+    auto mixed = losses(with(name), 40);
+    for (size_t i = 0; i < mixed.size(); ++i)
+      EXPECT_NEAR(mixed[i], fp32[i], 0.02) << name << " " << i;
+    EXPECT_NE(mixed, fp32) << name;  // something did run in fewer bits
+  }
+}
+
+TEST(Precision, WeightsAndGradientsStayFloat32) {
+  auto model = toy::mlp();
+  Step step(model, with("bf16-mixed"), {});
+  step.take({toy::classes(8)});
+  for (const auto& t : model->parameters()) EXPECT_EQ(t.tensor.scalar_type(), at::kFloat);
+  for (const auto& t : step.state()) EXPECT_EQ(t.tensor.scalar_type(), at::kFloat);
+}
+
+TEST(Precision, GuardLeavesAutocastAsItWas) {
+  at::ScalarType before = at::autocast::get_autocast_dtype(at::kCPU);
+  {
+    Autocast guard(at::kCPU, at::kHalf);
+    EXPECT_TRUE(at::autocast::is_autocast_enabled(at::kCPU));
+    EXPECT_EQ(at::linear(at::ones({2, 3}), at::ones({4, 3})).scalar_type(), at::kHalf);
+  }
+  EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU));
+  EXPECT_EQ(at::autocast::get_autocast_dtype(at::kCPU), before);
+}
+
+TEST(LossScale, DoublesAfterItsWindowOfGoodSteps) {
+  auto fields = with("fp16-mixed")
+                    .set("training.initial_loss_scale", 8.0)
+                    .set("training.loss_scale_window", int64_t{3});
+  Step step(toy::mlp(), fields, {});
+  std::vector<double> scales;
+  for (int i = 0; i < 7; ++i) scales.push_back(step.take({toy::classes(8)}).loss_scale);
+  EXPECT_EQ(scales, (std::vector<double>{8, 8, 8, 16, 16, 16, 32}));
+}
+
+TEST(LossScale, HalvesOnOverflowAndTheStepMovesNothing) {
+  auto model = toy::mlp();
+  // 2^24 times the gradient of a loss of a few units does not fit fp16
+  auto fields = with("fp16-mixed").set("training.initial_loss_scale", 16777216.0);
+  Step step(model, fields, {});
+  auto before = toy::copy(model->parameters()), state = toy::copy(step.state());
+  int hooks = 0;
+  step.before_update([&] { ++hooks; });
+  StepReport report = step.take({toy::classes(2)});
+  EXPECT_TRUE(report.skipped);
+  EXPECT_EQ(hooks, 0);
+  EXPECT_TRUE(toy::same_bits(before, model->parameters()));
+  EXPECT_TRUE(toy::same_bits(state, step.state()));
+  report = step.take({toy::classes(2)});
+  EXPECT_EQ(report.loss_scale, 8388608.0);
+  for (int i = 0; i < 20 && report.skipped; ++i) report = step.take({toy::classes(2)});
+  EXPECT_FALSE(report.skipped);
+  EXPECT_FALSE(toy::same_bits(before, model->parameters()));
+}
+
+TEST(LossScale, DoesNotChangeTheUpdate) {
+  // powers of two: the scale drops out of every product, unless something under- or overflows
+  auto end = [](double scale) {
+    auto model = toy::mlp();
+    Step step(model,
+              with("fp16-mixed")
+                  .set("training.initial_loss_scale", scale)
+                  .set("training.max_grad_norm", 0.3),
+              {});
+    StepReport report;
+    for (int i = 0; i < 5; ++i) report = step.take({toy::classes(8)});
+    return std::pair(toy::copy(model->parameters()), report.grad_norm);
+  };
+  auto [a, norm_a] = end(256);
+  auto [b, norm_b] = end(4096);
+  EXPECT_LE(toy::largest_difference(a, b),
+            2e-5);  // a gradient below fp16's normal range loses bits
+  EXPECT_NEAR(norm_a, norm_b, 1e-3 * norm_a);
+}
+
+}  // namespace
+}  // namespace lehr::step
