@@ -130,8 +130,9 @@ void retain(const std::string& folder, const Retention& retention) {
   std::vector<Entry> rated;
   for (const auto& entry : good)
     if (entry.monitor) rated.push_back(entry);
-  // stable: of equal ones the newer is better
-  std::stable_sort(rated.begin(), rated.end(), [&](const Entry& a, const Entry& b) {
+  // of equal ones the older: the loop that looks for the best takes the first that reached it
+  std::sort(rated.begin(), rated.end(), [&](const Entry& a, const Entry& b) {
+    if (*a.monitor == *b.monitor) return a.step < b.step;
     return retention.larger_is_better ? *a.monitor > *b.monitor : *a.monitor < *b.monitor;
   });
   for (size_t i = 0; i < rated.size() && static_cast<int64_t>(i) < retention.keep_best_k; ++i)

@@ -2,7 +2,7 @@
 // weights, two thirds optimizer state, tensors of 4 MB) is saved while matrix products stand for
 // the forward and backward pass between take() and finish_copy(); then every tensor is written to,
 // as an update would.
-//   bench_checkpoint [--megabytes N] [--saves N] [--work_ms N] [--folder DIR]
+//   bench_checkpoint [MEGABYTES [SAVES [WORK_MS]]]
 // Prints one JSON object. tests/peers/torch_save.py saves the same state the blocking way.
 #include <ATen/ATen.h>
 
@@ -53,16 +53,10 @@ class Work {
 }  // namespace
 
 int main(int count, char** words) {
-  int64_t megabytes = 50, saves = 9;
-  double work_ms = 150;
-  std::string folder = LEHR_BINARY_DIR "/bench_checkpoint";
-  for (int i = 1; i + 1 < count; i += 2) {
-    std::string option = words[i];
-    if (option == "--megabytes") megabytes = std::atoll(words[i + 1]);
-    if (option == "--saves") saves = std::atoll(words[i + 1]);
-    if (option == "--work_ms") work_ms = std::atof(words[i + 1]);
-    if (option == "--folder") folder = words[i + 1];
-  }
+  const int64_t megabytes = count > 1 ? std::atoll(words[1]) : 50;
+  const int64_t saves = count > 2 ? std::atoll(words[2]) : 9;
+  const double work_ms = count > 3 ? std::atof(words[3]) : 150;
+  const std::string folder = LEHR_BINARY_DIR "/bench_checkpoint";
   lehr::remove_tree(folder);
   lehr::NamedTensors weights, state;
   int64_t tensors = std::max<int64_t>(3, megabytes / 4);

@@ -285,11 +285,11 @@ TEST(Retain, KeepsLatestBestAndEvery) {
   EXPECT_EQ(list_folder(scratch.path()).size(), 2u);
 }
 
-TEST(Retain, OfEqualOnesTheNewerIsBest) {
+TEST(Retain, OfEqualOnesTheFirstIsBest) {
   Scratch scratch;
   for (int64_t step : {4, 9, 10, 11}) save(scratch.path(), Known(step).content);
   retain(scratch.path(), {2, 1, 0, true});
-  EXPECT_EQ(steps_in(scratch.path()), (std::vector<int64_t>{11, 10, 9}));
+  EXPECT_EQ(steps_in(scratch.path()), (std::vector<int64_t>{11, 10, 4}));
 }
 
 TEST(Retain, KeepsTwoWhateverItIsTold) {

@@ -30,6 +30,7 @@ TEST(KilledAtAnySystemCall, ASaveLosesNothingAcknowledged) {
     EXPECT_GE(loaded->step, std::max<int64_t>(killed.acknowledged(), 2)) << when;
     EXPECT_EQ(difference(*loaded), "") << when;
     EXPECT_EQ(complaints, "") << when;  // cut short, never damaged
+    for (const auto& entry : list(folder)) EXPECT_EQ(difference(load(entry.path)), "") << when;
     expect_no_leftovers(folder, when);
     // the same work done again succeeds
     if (loaded->step == 2) save(folder, Known(3).content);
