@@ -38,6 +38,11 @@ class Module {
     children_.emplace_back(std::move(name), module);
     return module;
   }
+  // Makes a child inside `scope` and adds it under the same name: fc_ = add<Linear>(scope, "fc", 8, 2).
+  template <class M, class Scope, class... Args>
+  std::shared_ptr<M> add(const Scope& scope, const std::string& name, Args&&... args) {
+    return add_module(name, std::make_shared<M>(scope.inside(name), std::forward<Args>(args)...));
+  }
 
  private:
   NamedTensors parameters_, buffers_;

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "engine/base/error.h"
+#include "engine/base/stamp.h"
 
 namespace lehr {
 namespace {
@@ -88,9 +89,6 @@ DeviceRuntime* load_cuda() {
   return runtime;
 }
 
-std::string build_stamp() {
-  return "lehr " LEHR_VERSION ", LibTorch " LEHR_TORCH_VERSION ", " LEHR_COMPILER ", " LEHR_FLAGS
-         ", numerics " LEHR_NUMERICS_VERSION;
-}
+std::string build_stamp() { return kBuildStamp; }
 
 }  // namespace lehr

@@ -149,7 +149,9 @@ void remove_tree(const std::string& path) {
 }
 
 std::vector<std::string> list_folder(const std::string& path) {
-  DIR* folder = ::opendir(path.c_str());
+  DIR* folder;
+  do folder = ::opendir(path.c_str());
+  while (!folder && errno == EINTR);
   if (!folder) {
     if (errno == ENOENT) return {};
     fail("list", path, errno);

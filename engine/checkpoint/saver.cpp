@@ -63,6 +63,9 @@ class Arena {
     memory_ = static_cast<char*>(memory), size_ = bytes;
   }
   char* at(uint64_t offset) { return memory_ + offset; }
+  void fault_in() {
+    if (memory_) std::memset(memory_, 0, size_);
+  }
 
  private:
   void release() {
@@ -72,6 +75,8 @@ class Arena {
   char* memory_ = nullptr;
   uint64_t size_ = 0;
 };
+
+uint64_t padded(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 struct Copy {
   at::Tensor source;
@@ -166,6 +171,16 @@ Saver::~Saver() {
   }
 }
 
+void Saver::prepare(const NamedTensors& weights, const NamedTensors& volatile_tensors,
+                    const NamedTensors& state) {
+  wait();
+  uint64_t total = 0;
+  for (const auto* tensors : {&weights, &volatile_tensors, &state})
+    for (const auto& named : *tensors) total += padded(named.tensor.nbytes());
+  state_->arena.reserve(total);
+  state_->thread = std::thread([state = state_.get()] { state->arena.fault_in(); });
+}
+
 void Saver::take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
                  const NamedTensors& state) {
   Stopwatch stopwatch(&state_->blocked_s);
@@ -175,7 +190,7 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
   auto lay_out = [&](const NamedTensors& tensors, std::vector<Copy>* copies) {
     for (const auto& named : tensors) {
       copies->push_back({named.tensor.detach(), describe(named)});
-      total += (copies->back().target.bytes + 63) / 64 * 64;
+      total += padded(copies->back().target.bytes);
     }
   };
   lay_out(volatile_tensors, &now);
@@ -187,7 +202,7 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
   auto place = [&](std::vector<Copy>* copies) {
     for (auto& copy : *copies) {
       copy.target.data = state_->arena.at(offset);
-      offset += (copy.target.bytes + 63) / 64 * 64;
+      offset += padded(copy.target.bytes);
     }
   };
   place(&now);

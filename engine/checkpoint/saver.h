@@ -21,6 +21,10 @@ class Saver {
   // Of `content`, step, samples, texts and facts are used. Any device, any strides.
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
+  // Optional, before the first step: lays out the snapshot's memory in the background, so that the first
+  // take is as quick as the later ones.
+  void prepare(const NamedTensors& weights, const NamedTensors& volatile_tensors,
+               const NamedTensors& state);
   void finish_copy();            // at most the rest of a memory copy
   void wait();                   // until the save in flight is committed; throws its Error
   // Newest step committed by this object, -1 for none; may be asked from any thread.

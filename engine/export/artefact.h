@@ -1,7 +1,6 @@
 // Turns a trained model into a directory that a server can trust, and loads one.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,16 +19,18 @@ struct ExportRequest {
   std::string metrics_json;              // what the run reached
   std::string output;                    // folder; must not exist
   std::string origin_json;               // run, step, build: into the manifest
+  std::string layout = "plain";          // "triton": model.pt in 1/, and config.pbtxt (images only)
 };
 // Traces, wraps, writes under a temporary name, reloads, compares with the live model at three batch
 // sizes bit for bit, replays the golden samples, and only then renames into place. Throws
 // Error{kCheckpoint} naming the first differing layer; nothing is published then.
 void export_artefact(const ExportRequest& request);
-// True when the model would trace (meta-free dry trace with random weights); `why` says what stops it.
+// True when the model would trace: a dry trace with the weights that it has, on random inputs, compared
+// at other batch sizes. `why` says what stops it.
 bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info, std::string* why);
 
 struct Prediction {
-  std::vector<std::string> labels;  // classifiers
+  std::vector<std::string> labels;  // classifiers, [N]
   at::Tensor scores;                // [N, C] probabilities or [N, K] values
 };
 
@@ -43,7 +44,11 @@ class Artefact {
   bool takes_images() const;
   StringList number_columns() const;
   StringList string_columns() const;
+  // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData} when the
+  // values do not have the shape that the model takes. May be called from several threads.
   Prediction predict(const data::RawBatch& raw) const;
+  // How well the golden samples are answered here: 0 the same bits, <= 1 within their tolerance.
+  double replay_golden() const;
   std::string manifest() const;  // JSON text
   std::string recipe() const;    // YAML text
   std::string loss() const;      // of the recipe that trained it
@@ -53,6 +58,18 @@ class Artefact {
   std::unique_ptr<State> state_;
 };
 
+// What an artefact is and holds, for a person and as a JSON object. Verifies it first.
+struct Description {
+  std::string text, json;
+};
+Description describe(const std::string& path);
+
+struct ExportFields {
+  bool enabled = true;
+  std::string weights = "best";  // best | last | ema
+  std::string layout = "plain";  // plain | triton
+  static Section section();
+};
 std::vector<Section> sections();  // export
 
 }  // namespace lehr::artefact

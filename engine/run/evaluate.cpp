@@ -1,13 +1,15 @@
 #include "engine/run/evaluate.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <chrono>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/data/loader.h"
-#include "engine/metrics/metrics.h"
+#include "engine/metrics/fields.h"
 #include "engine/step/step.h"
 
 namespace lehr::run {

@@ -2,7 +2,12 @@
 
 #include <ATen/Version.h>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+
+#include <fmt/format.h>
+
+#include <filesystem>
 
 #include "engine/base/device.h"
 
@@ -21,7 +26,8 @@ Surroundings surroundings(const std::string& device, int64_t threads, const std:
   return {build_stamp(), device, at::get_cpu_capability(), data_fingerprint, threads, 1};
 }
 
-std::string facts_json(const Progress& p, const Surroundings& around, const std::string& step_scalars) {
+std::string facts_json(const Progress& p, const Surroundings& around, const std::string& step_scalars,
+                       const std::string& recipe_folder) {
   json facts = {
       {"progress",
        {{"train_seconds", p.train_seconds},
@@ -40,6 +46,7 @@ std::string facts_json(const Progress& p, const Surroundings& around, const std:
         {"threads", around.threads},
         {"world", around.world}}},
       {"optimizer", json::parse(step_scalars)},
+      {"recipe_folder", std::filesystem::absolute(recipe_folder).lexically_normal().string()},
       {"step", p.step},
       {"samples", p.samples}};
   if (p.monitor) facts["monitor"] = *p.monitor;
@@ -63,6 +70,8 @@ Progress progress_of(const std::string& text) {
   if (facts.contains("monitor")) p.monitor = number(facts.at("monitor"));
   return p;
 }
+
+std::string recipe_folder_of(const std::string& text) { return json::parse(text).at("recipe_folder"); }
 
 std::string step_scalars_of(const std::string& text) { return json::parse(text).at("optimizer").dump(); }
 

@@ -31,7 +31,10 @@ struct Surroundings {
 };
 Surroundings surroundings(const std::string& device, int64_t threads, const std::string& data_fingerprint);
 
-std::string facts_json(const Progress& progress, const Surroundings& around, const std::string& step_scalars);
+// `recipe_folder`: where the relative paths of the stored recipe start.
+std::string facts_json(const Progress& progress, const Surroundings& around, const std::string& step_scalars,
+                       const std::string& recipe_folder);
+std::string recipe_folder_of(const std::string& facts_json);
 Progress progress_of(const std::string& facts_json);
 std::string step_scalars_of(const std::string& facts_json);
 // One line for each thing that breaks exactness: "threads: 2 then, 4 now".

@@ -3,7 +3,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/dataset.h"
 #include "engine/export/artefact.h"
-#include "engine/metrics/metrics.h"
+#include "engine/metrics/fields.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 #include "models/model.h"

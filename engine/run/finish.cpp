@@ -1,8 +1,11 @@
 #include "engine/run/finish.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <nlohmann/json.hpp>
+
+#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
@@ -158,7 +161,8 @@ void export_run(const std::string& source, const std::string& output, track::Ter
   if (file_exists(output))
     throw Error(Code::kUsage, "the output exists already", output, "name a new folder, or remove this one");
   checkpoint::Loaded loaded = load_from(source);
-  const auto recipe = recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {}, all_sections());
+  const auto recipe = recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {}, all_sections(),
+                                            recipe_folder_of(loaded.facts));
   Parts parts = open_parts(recipe);
   auto model = models::make_model(recipe, parts.context);
   checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));

@@ -6,8 +6,11 @@
 #include <cmath>
 #include <thread>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/data/fields.h"
 #include "engine/metrics/metrics.h"
 #include "engine/step/step.h"
 

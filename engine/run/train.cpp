@@ -6,10 +6,13 @@
 #include <chrono>
 #include <fstream>
 
+#include <fmt/format.h>
+
 #include "engine/base/error.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
+#include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
@@ -153,7 +156,7 @@ void Training::restore_or_start() {
   }
   if (loaded) {
     const auto then = recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
-                                            all_sections());
+                                            all_sections(), recipe.folder());
     const auto changed = differences(loaded->facts, around_, then, recipe);
     if (!changed.empty()) {
       const std::string list = fmt::format("{}", fmt::join(changed, "\n  "));
@@ -316,7 +319,7 @@ void Training::save() {
   content.texts["recipe.yaml"] = parts_->recipe.resolved();
   Progress stored = progress_;
   if (stored.evaluated_step != stored.step) stored.monitor.reset();
-  content.facts = facts_json(stored, around_, step_->scalars());
+  content.facts = facts_json(stored, around_, step_->scalars(), parts_->recipe.folder());
   for (auto& sink : sinks_) sink->flush();
   saver_->take(std::move(content), model_->parameters(), model_->buffers(), step_->state());
   saved_step_ = progress_.step;

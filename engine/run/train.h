@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/run/run_folder.h"
 #include "engine/track/track.h"
 

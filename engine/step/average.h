@@ -1,6 +1,6 @@
-// A moving average of the weights: average = d * average + (1 - d) * weights after every update, from
-// the weights at the start. Buffers (batch statistics) are averages already and are not part of it;
-// whoever evaluates the average uses the model's own.
+// A moving average of the weights: average = d * average + (1 - d) * weights after every update,
+// from the weights at the start. Buffers (batch statistics) are averages already and are not part
+// of it; whoever evaluates the average uses the model's own.
 #pragma once
 
 #include <vector>

@@ -22,9 +22,10 @@ bool all_finite(const at::Tensor& values) { return at::isfinite(values).all().it
 std::string place(const std::vector<Batch>& micro, size_t m, int64_t i) {
   const Batch& batch = micro[m];
   // a caller may leave the ids out; the position is then all there is
-  std::string id = i < batch.size() ? fmt::format("sample {} of epoch {}",
-                                                  batch.samples[static_cast<size_t>(i)], batch.epoch)
-                                    : "a sample";
+  std::string id =
+      i < batch.size()
+          ? fmt::format("sample {} of epoch {}", batch.samples[static_cast<size_t>(i)], batch.epoch)
+          : "a sample";
   return fmt::format("{} (micro-batch {}, position {})", id, m, i);
 }
 
@@ -103,7 +104,8 @@ at::Tensor sample_losses(const Suspects& s, const Batch& batch) {
 std::string find_culprit(const Suspects& s) {
   c10::NoGradGuard no_grad;
   for (const auto& [name, tensor] : s.model.parameters())
-    if (!all_finite(tensor)) return fmt::format("parameter `{}` was not finite before this step", name);
+    if (!all_finite(tensor))
+      return fmt::format("parameter `{}` was not finite before this step", name);
 
   Naming inputs(s.micro), targets(s.micro);
   for (size_t m = 0; m < s.micro.size(); ++m) {
@@ -128,7 +130,8 @@ std::string find_culprit(const Suspects& s) {
   for (const auto& batch : s.micro)
     if (!all_finite(sample_losses(s, batch)))
       return "the loss is finite in evaluation mode but not in training, so it comes from batch "
-             "statistics or dropout; the largest " + worst.say();
+             "statistics or dropout; the largest " +
+             worst.say();
 
   StringList names;
   for (const auto& [name, tensor] : s.parameters)

@@ -7,9 +7,10 @@ namespace lehr::step {
 Section LossFields::section() {
   using F = LossFields;
   Declare<F> d("loss", "What training makes small.");
-  d.field("name", &F::name,
-          "The loss: cross_entropy (classes), binary_cross_entropy (two classes, one logit), or mse, "
-          "mae, huber (numbers).")
+  d.field(
+       "name", &F::name,
+       "The loss: cross_entropy (classes), binary_cross_entropy (two classes, one logit), or mse, "
+       "mae, huber (numbers).")
       .choices({"cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"})
       .synonyms({"loss.type", "loss.otype", "loss_fn", "criterion"});
   d.field("class_weights", &F::class_weights,
@@ -117,8 +118,7 @@ Section ScheduleFields::section() {
   d.field("div_factor", &F::div_factor, "one_cycle starts at lr divided by this.")
       .at_least(1)
       .when("name", {"one_cycle"});
-  d.field("final_div_factor", &F::final_div_factor,
-          "one_cycle ends at its start divided by this.")
+  d.field("final_div_factor", &F::final_div_factor, "one_cycle ends at its start divided by this.")
       .at_least(1)
       .when("name", {"one_cycle"});
   return d.section();

@@ -20,8 +20,8 @@ struct Groups {
   NamedTensors frozen;
 };
 
-// A pattern may match anywhere in a name ("^fc" anchors). Throws Error{kRecipe} naming a pattern that
-// is no regular expression or matches no parameter, and when everything is frozen.
+// A pattern may match anywhere in a name ("^fc" anchors). Throws Error{kRecipe} naming a pattern
+// that is no regular expression or matches no parameter, and when everything is frozen.
 Groups make_groups(const NamedTensors& parameters, const OptimizerFields& fields);
 // The recipe's weight decay, or the optimizer's own default.
 double default_weight_decay(const OptimizerFields& fields);

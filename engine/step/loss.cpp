@@ -15,9 +15,9 @@ namespace {
 void require(bool holds, const char* expected, const at::Tensor& outputs,
              const at::Tensor& targets) {
   if (holds) return;
-  throw Error(Code::kInternal, fmt::format("the loss expects {}; the outputs are {} and the targets {}",
-                                           expected, fmt::join(outputs.sizes(), "x"),
-                                           fmt::join(targets.sizes(), "x")));
+  throw Error(Code::kInternal,
+              fmt::format("the loss expects {}; the outputs are {} and the targets {}", expected,
+                          fmt::join(outputs.sizes(), "x"), fmt::join(targets.sizes(), "x")));
 }
 
 class CrossEntropy : public Loss {
@@ -92,11 +92,12 @@ class BinaryCrossEntropy : public Loss {
 
   int64_t output_count(int64_t classes, int64_t) const override {
     if (classes != 2)
-      throw Error(Code::kRecipe,
-                  classes == 0
-                      ? "binary_cross_entropy needs two classes, but the target holds numbers"
-                      : fmt::format("binary_cross_entropy needs two classes, the data has {}", classes),
-                  "loss.name", "use cross_entropy for classes; mse, mae or huber for numbers");
+      throw Error(
+          Code::kRecipe,
+          classes == 0
+              ? "binary_cross_entropy needs two classes, but the target holds numbers"
+              : fmt::format("binary_cross_entropy needs two classes, the data has {}", classes),
+          "loss.name", "use cross_entropy for classes; mse, mae or huber for numbers");
     return 1;
   }
 
@@ -124,15 +125,17 @@ class Regression : public Loss {
 
   int64_t output_count(int64_t classes, int64_t values) const override {
     if (classes > 0 || values < 1)
-      throw Error(Code::kRecipe, fmt::format("{} needs numbers, but the target holds classes", name_),
-                  "loss.name", "use cross_entropy, or binary_cross_entropy for two classes");
+      throw Error(Code::kRecipe,
+                  fmt::format("{} needs numbers, but the target holds classes", name_), "loss.name",
+                  "use cross_entropy, or binary_cross_entropy for two classes");
     return values;
   }
 
  protected:
   at::Tensor apply(const at::Tensor& outputs, const at::Tensor& targets,
                    int64_t reduction) const override {
-    require(outputs.sizes() == targets.sizes(), "outputs and targets of one shape", outputs, targets);
+    require(outputs.sizes() == targets.sizes(), "outputs and targets of one shape", outputs,
+            targets);
     return function_(outputs, targets.to(at::kFloat), reduction, delta_);
   }
 

@@ -15,8 +15,8 @@ namespace lehr::step {
 class Loss {
  public:
   virtual ~Loss() = default;
-  // Sum over the batch, 0-d float32, differentiable; outputs of any dtype are taken to float32 first.
-  // Throws Error{kInternal} when outputs and targets do not have the shapes of this loss.
+  // Sum over the batch, 0-d float32, differentiable; outputs of any dtype are taken to float32
+  // first. Throws Error{kInternal} when outputs and targets do not have the shapes of this loss.
   at::Tensor sum(const at::Tensor& outputs, const at::Tensor& targets) const;
   // Of each sample, [B].
   at::Tensor each(const at::Tensor& outputs, const at::Tensor& targets) const;

@@ -30,8 +30,8 @@ class AdamW : public Optimizer {
     // all parameters share one count; the op only reads it
     count_.fill_(static_cast<double>(updates_ + 1));
     counts_.assign(lists.parameters.size(), count_);
-    at::_fused_adamw_(lists.parameters, lists.gradients, lists.state[0], lists.state[1], {}, counts_,
-                      lr, betas_[0], betas_[1], weight_decay, eps_, /*amsgrad=*/false,
+    at::_fused_adamw_(lists.parameters, lists.gradients, lists.state[0], lists.state[1], {},
+                      counts_, lr, betas_[0], betas_[1], weight_decay, eps_, /*amsgrad=*/false,
                       /*maximize=*/false, optional(divisor));
   }
 

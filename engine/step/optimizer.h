@@ -50,7 +50,8 @@ class Optimizer {
 };
 
 // Throws Error{kRecipe} for an unknown name or values out of range.
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerFields& fields, const std::vector<Group>& groups);
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerFields& fields,
+                                          const std::vector<Group>& groups);
 // State tensors that each parameter will have.
 int state_tensors(const OptimizerFields& fields);
 

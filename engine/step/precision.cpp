@@ -26,8 +26,8 @@ std::optional<at::ScalarType> compute_dtype(const std::string& precision) {
     if (precision == entry.name) return entry.dtype;
     names.push_back(entry.name);
   }
-  throw Error(Code::kRecipe, fmt::format("there is no precision `{}`", precision), "training.precision",
-              fmt::format("write one of {}", fmt::join(names, ", ")));
+  throw Error(Code::kRecipe, fmt::format("there is no precision `{}`", precision),
+              "training.precision", fmt::format("write one of {}", fmt::join(names, ", ")));
 }
 
 Autocast::Autocast(at::DeviceType device, std::optional<at::ScalarType> dtype)

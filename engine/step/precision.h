@@ -1,5 +1,6 @@
 // What a precision means: the dtype in which the forward may compute (autocast), and for fp16 the
-// loss scale that keeps small gradients representable. Weights, loss and updates are always float32.
+// loss scale that keeps small gradients representable. Weights, loss and updates are always
+// float32.
 #pragma once
 
 #include <c10/core/DeviceType.h>
@@ -14,8 +15,8 @@ namespace lehr::step {
 // nullopt for fp32. Throws Error{kRecipe} for an unknown name.
 std::optional<at::ScalarType> compute_dtype(const std::string& precision);
 
-// Autocast for this thread while it lives; the casts of the weights that it cached go with it, so the
-// guard spans one forward and ends before the backward.
+// Autocast for this thread while it lives; the casts of the weights that it cached go with it, so
+// the guard spans one forward and ends before the backward.
 class Autocast {
  public:
   Autocast(at::DeviceType device, std::optional<at::ScalarType> dtype);
@@ -29,15 +30,15 @@ class Autocast {
   bool on_, was_on_ = false;
 };
 
-// The dynamic loss scale: doubles after `window` good steps in a row, halves on overflow. 1 for good
-// where it is off.
+// The dynamic loss scale: doubles after `window` good steps in a row, halves on overflow. 1 for
+// good where it is off.
 class LossScale {
  public:
   LossScale() = default;
   explicit LossScale(const TrainingFields& fields);
   double value() const { return value_; }
-  void grow();      // after a good step
-  bool shrink();    // after an overflow; false when there is no scale left to take away
+  void grow();    // after a good step
+  bool shrink();  // after an overflow; false when there is no scale left to take away
   int64_t good_steps() const { return good_; }
   void restore(double value, int64_t good_steps) { value_ = value, good_ = good_steps; }
 

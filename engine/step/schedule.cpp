@@ -13,14 +13,16 @@ namespace {
 
 int64_t steps_of(const Duration& length, const std::string& key, int64_t steps_per_epoch) {
   switch (length.unit) {
-    case Duration::Unit::kSteps: return static_cast<int64_t>(length.value);
+    case Duration::Unit::kSteps:
+      return static_cast<int64_t>(length.value);
     case Duration::Unit::kEpochs:
       if (steps_per_epoch > 0)
-        return static_cast<int64_t>(std::llround(length.value * static_cast<double>(steps_per_epoch)));
+        return static_cast<int64_t>(
+            std::llround(length.value * static_cast<double>(steps_per_epoch)));
       [[fallthrough]];
     default:
-      throw Error(Code::kRecipe, fmt::format("`{}` is no number of steps here", to_string(length)), key,
-                  "write steps (500) or epochs (2ep)");
+      throw Error(Code::kRecipe, fmt::format("`{}` is no number of steps here", to_string(length)),
+                  key, "write steps (500) or epochs (2ep)");
   }
 }
 
@@ -33,7 +35,8 @@ double between(double from, double to, double p) {  // half a cosine: p = 0 is `
 struct Shapes {
   static double progress(const Schedule& s, int64_t step) {
     if (step <= s.warmup_ || s.total_ <= s.warmup_) return step > s.warmup_ ? 1 : 0;
-    return std::min(1.0, static_cast<double>(step - s.warmup_) / static_cast<double>(s.total_ - s.warmup_));
+    return std::min(
+        1.0, static_cast<double>(step - s.warmup_) / static_cast<double>(s.total_ - s.warmup_));
   }
   static double constant(const Schedule&, int64_t) { return 1; }
   static double linear(const Schedule& s, int64_t step) {
@@ -73,10 +76,12 @@ struct Entry {
   double (*shape)(const Schedule&, int64_t);
   bool needs_total, has_warmup;
 };
-constexpr Entry kShapes[] = {
-    {"constant", Shapes::constant, false, true}, {"linear", Shapes::linear, true, true},
-    {"cosine", Shapes::cosine, true, true},      {"step", Shapes::step, false, true},
-    {"wsd", Shapes::wsd, true, true},            {"one_cycle", Shapes::one_cycle, true, false}};
+constexpr Entry kShapes[] = {{"constant", Shapes::constant, false, true},
+                             {"linear", Shapes::linear, true, true},
+                             {"cosine", Shapes::cosine, true, true},
+                             {"step", Shapes::step, false, true},
+                             {"wsd", Shapes::wsd, true, true},
+                             {"one_cycle", Shapes::one_cycle, true, false}};
 
 const Entry& find_shape(const std::string& name) {
   StringList names;
@@ -97,13 +102,15 @@ Schedule::Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t st
   if (entry.needs_total && total_ <= 0)
     throw Error(Code::kRecipe,
                 fmt::format("the schedule `{}` needs to know how long training is", fields.name),
-                "lr_scheduler.name", "set training.max_steps or training.max_epochs, or use `constant`");
+                "lr_scheduler.name",
+                "set training.max_steps or training.max_epochs, or use `constant`");
   if (entry.has_warmup)
     warmup_ = steps_of(fields.warmup_steps, "lr_scheduler.warmup_steps", steps_per_epoch);
   if (entry.needs_total && warmup_ > 0 && warmup_ >= total_)
-    throw Error(Code::kRecipe,
-                fmt::format("{} steps of warm-up leave nothing of a training of {} steps", warmup_, total_),
-                "lr_scheduler.warmup_steps", "shorten the warm-up or train longer");
+    throw Error(
+        Code::kRecipe,
+        fmt::format("{} steps of warm-up leave nothing of a training of {} steps", warmup_, total_),
+        "lr_scheduler.warmup_steps", "shorten the warm-up or train longer");
   if (shape_ == Shapes::step) {
     if (fields.step_size.has_value() == !fields.milestones.empty())
       throw Error(Code::kRecipe, "the schedule `step` needs either step_size or milestones",
@@ -117,8 +124,8 @@ Schedule::Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t st
     for (const auto& text : fields.milestones) {
       auto length = parse_duration(text);
       if (!length)
-        throw Error(Code::kRecipe, fmt::format("`{}` is no length", text), "lr_scheduler.milestones",
-                    "write steps (500) or epochs (30ep)");
+        throw Error(Code::kRecipe, fmt::format("`{}` is no length", text),
+                    "lr_scheduler.milestones", "write steps (500) or epochs (30ep)");
       milestones_.push_back(steps_of(*length, "lr_scheduler.milestones", steps_per_epoch));
     }
     std::sort(milestones_.begin(), milestones_.end());
@@ -127,8 +134,8 @@ Schedule::Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t st
     decay_ = std::llround(fields.decay_fraction * static_cast<double>(total_));
     if (warmup_ + decay_ > total_)
       throw Error(Code::kRecipe,
-                  fmt::format("{} steps of warm-up and {} of decay do not fit into {}", warmup_, decay_,
-                              total_),
+                  fmt::format("{} steps of warm-up and {} of decay do not fit into {}", warmup_,
+                              decay_, total_),
                   "lr_scheduler.decay_fraction", "shorten one of them or train longer");
   }
 }

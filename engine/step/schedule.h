@@ -20,8 +20,9 @@ namespace lehr::step {
 
 class Schedule {
  public:
-  // Throws Error{kRecipe} for lengths that cannot be: a shape that needs the length of training where
-  // it is unknown (total_steps 0), warm-up or decay longer than training, time or tokens as a unit.
+  // Throws Error{kRecipe} for lengths that cannot be: a shape that needs the length of training
+  // where it is unknown (total_steps 0), warm-up or decay longer than training, time or tokens as a
+  // unit.
   Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t steps_per_epoch);
   double factor(int64_t step) const;  // on optimizer.lr
   int64_t warmup_steps() const { return warmup_; }

@@ -26,8 +26,8 @@ namespace {
 // as in PyTorch's clip_grad_norm_
 constexpr double kClipEps = 1e-6;
 
-// Batch statistics as they were before the step: a refused step puts them back, so that one NaN does
-// not stay in a running mean for good.
+// Batch statistics as they were before the step: a refused step puts them back, so that one NaN
+// does not stay in a running mean for good.
 class BufferCopy {
  public:
   explicit BufferCopy(const NamedTensors& buffers) {
@@ -65,7 +65,8 @@ struct Step::State {
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
-  at::Tensor seed, divisor;  // 0-d, on the device: what a backward starts from; see Optimizer::update
+  at::Tensor seed,
+      divisor;  // 0-d, on the device: what a backward starts from; see Optimizer::update
   int64_t steps = 0, skipped = 0;
 
   State(std::shared_ptr<models::Model> m, const FieldSource& fields, const StepContext& c)
@@ -229,8 +230,8 @@ void Step::restore_scalars(const std::string& json) {
     state_->scale.restore(values.at("loss_scale").get<double>(),
                           values.at("good_steps").get<int64_t>());
   } catch (const nlohmann::json::exception& e) {
-    throw Error(Code::kCheckpoint, fmt::format("the scalars of the step do not read: {}", e.what()), "",
-                "the checkpoint is of another version, or damaged");
+    throw Error(Code::kCheckpoint, fmt::format("the scalars of the step do not read: {}", e.what()),
+                "", "the checkpoint is of another version, or damaged");
   }
 }
 
@@ -245,7 +246,8 @@ std::string Step::describe() const {
   if (s.schedule.warmup_steps() > 0)
     text += fmt::format(" after {} steps of warm-up", s.schedule.warmup_steps());
   text += "; " + step::describe(s.groups, s.optimizer_fields);
-  if (s.training.max_grad_norm) text += fmt::format("; clipped to norm {}", *s.training.max_grad_norm);
+  if (s.training.max_grad_norm)
+    text += fmt::format("; clipped to norm {}", *s.training.max_grad_norm);
   if (s.average) text += fmt::format("; weights averaged with {}", *s.training.ema_decay);
   if (s.precision) text += "; " + s.training.precision;
   return text;

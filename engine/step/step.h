@@ -1,4 +1,5 @@
-// Takes one batch and moves the weights once: forward, loss, backward, guard, clip, update, average.
+// Takes one batch and moves the weights once: forward, loss, backward, guard, clip, update,
+// average.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 namespace lehr::step {
 
 struct StepContext {
-  int64_t total_steps = 0;     // of the whole training, for schedules; 0 when unknown
+  int64_t total_steps = 0;  // of the whole training, for schedules; 0 when unknown
   int64_t steps_per_epoch = 0;
   at::Device device = at::kCPU;
   uint64_t seed = 0;
@@ -34,12 +35,13 @@ struct StepReport {
 
 class Step {
  public:
-  // Reads sections optimizer, lr_scheduler, loss, training. Throws Error{kRecipe} for contradictions.
+  // Reads sections optimizer, lr_scheduler, loss, training. Throws Error{kRecipe} for
+  // contradictions.
   Step(std::shared_ptr<models::Model> model, const FieldSource& fields, const StepContext& context);
   ~Step();
-  // One update from the micro-batches of one global batch; normalised by the samples (or class weights)
-  // of all of them, so k micro-batches give what one batch gives. Throws Error{kNonFinite} naming the
-  // samples under `non_finite: stop`, before any weight has moved.
+  // One update from the micro-batches of one global batch; normalised by the samples (or class
+  // weights) of all of them, so k micro-batches give what one batch gives. Throws Error{kNonFinite}
+  // naming the samples under `non_finite: stop`, before any weight has moved.
   StepReport take(const std::vector<Batch>& micro);
   // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint
   // in flight finishes its copies here. Batch-norm buffers and nothing else change before it.
@@ -63,10 +65,12 @@ class Step {
   std::unique_ptr<State> state_;
 };
 
-// Logits per sample that a loss wants for this data: classes, 1 for binary cross-entropy, or values.
+// Logits per sample that a loss wants for this data: classes, 1 for binary cross-entropy, or
+// values.
 int64_t output_count(const FieldSource& fields, int64_t classes, int64_t values);
 // What predictions mean under the recipe's loss: scores for metrics from model outputs.
-//   cross-entropy: softmax [B, C]; binary: sigmoid [B] of class 1 -> [B, 2]; regression: as they are
+//   cross-entropy: softmax [B, C]; binary: sigmoid [B] of class 1 -> [B, 2]; regression: as they
+//   are
 at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs);
 // Weighted mean loss of a batch and its weight, for evaluation: {sum, weight}.
 std::pair<double, double> loss_sum(const FieldSource& fields, const at::Tensor& outputs,

@@ -9,6 +9,7 @@
 
 #include "engine/base/files.h"
 #include "engine/base/log.h"
+#include "engine/track/append_file.h"
 #include "engine/track/trace.h"
 
 namespace lehr::track {
@@ -32,7 +33,10 @@ int64_t origin_of(const std::string& text) {
 }  // namespace
 
 Profiler::Profiler(std::string path, int64_t first_step, int64_t steps, bool gpu)
-    : path_(std::move(path)), first_(first_step), last_(first_step + steps - 1), gpu_(gpu) {}
+    : path_(std::move(path)), first_(first_step), last_(first_step + steps - 1), gpu_(gpu) {
+  // its complaint that there is no GPU would tear the progress line; failures come as exceptions
+  if (steps > 0) ::setenv("KINETO_LOG_LEVEL", "99", 0);
+}
 
 Profiler::~Profiler() { write(); }
 
@@ -68,7 +72,9 @@ void Profiler::write() {
   recording_.reset();
   const std::string temporary = path_ + ".part";
   try {
-    kineto::disableProfiler()->save(temporary);
+    const auto result = kineto::disableProfiler();
+    AppendFile(temporary, false);  // says why when it cannot be made; save() would only log it
+    result->save(temporary);
     std::string text = read_file(temporary);
     const std::string phases = Trace::stop(origin_of(text));
     // our phases go first into its list of events
@@ -80,6 +86,7 @@ void Profiler::write() {
     log_info("profile of the chosen steps: " + path_);
   } catch (const std::exception& error) {
     log_warning(fmt::format("the profile could not be written: {}", error.what()));
+    Trace::stop(0);
   }
   std::remove(temporary.c_str());
 }

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <set>
 
 #include "engine/base/error.h"
@@ -58,6 +60,14 @@ std::string tag_of(std::string name) {
   return name;
 }
 
+// TensorBoard's scalars are floats; what is beyond them is infinite there.
+float float_of(double value) {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (std::abs(value) > kLargest) return value > 0 ? kInfinity : -kInfinity;
+  return static_cast<float>(value);
+}
+
 class TensorBoard final : public Sink {
  public:
   TensorBoard(const std::string& path, double time, int64_t resume_step) : file_(path, true) {
@@ -70,7 +80,7 @@ class TensorBoard final : public Sink {
   void write(const Row& row) final {
     ScalarEvent event(row.time, row.step);
     for (const auto& [name, value] : row.values)
-      event.add({tag_of(name), static_cast<float>(value), tags_.insert(name).second});
+      event.add({tag_of(name), float_of(value), tags_.insert(name).second});
     file_.append(event_record(event.event()));
   }
 

@@ -1,6 +1,8 @@
 # Compiler flags of every target: warnings are errors in our code; NDEBUG always, because headers of
 # LibTorch's release build assert otherwise.
 add_compile_definitions(NDEBUG)
+# programs share the precompiled header of the libraries, so they are compiled alike
+set(CMAKE_CXX_COMPILE_OPTIONS_PIE -fPIC)
 set(CMAKE_CXX_FLAGS_RELEASE "-O2")
 set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g1")
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>

@@ -1,4 +1,4 @@
-// A folder of its own for each test, removed with it.
+// Folders for tests, and messages of errors.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,6 +9,12 @@
 
 namespace lehr {
 
+// Where a test that makes thousands of files does not wait for a disk.
+inline std::string in_memory() {
+  return file_exists("/dev/shm") ? "/dev/shm" : LEHR_BINARY_DIR "/scratch";
+}
+
+// A folder of its own for a test, removed with it.
 class Scratch {
  public:
   explicit Scratch(const std::string& parent = LEHR_BINARY_DIR "/scratch")

@@ -33,7 +33,7 @@ at::Tensor sample(at::ScalarType type, at::IntArrayRef shape) {
 
 TEST(Saver, RoundTripsAllDtypesLayoutsAndSizes) {
   Scratch scratch;
-  NamedTensors weights, volatiles, state, empty_weights, empty_volatiles, empty_state;
+  NamedTensors weights, volatiles, state;
   for (auto type : kTypes) {
     std::string name = at::toString(type);
     weights.push_back({"w." + name, sample(type, {3, 5})});
@@ -45,6 +45,7 @@ TEST(Saver, RoundTripsAllDtypesLayoutsAndSizes) {
   weights.push_back({"empty", at::empty({0, 3})});
   weights.push_back({"parameter", at::randn({64, 65}).set_requires_grad(true)});
   Saver saver(scratch.path(), {});
+  saver.prepare(weights, volatiles, state);
   EXPECT_EQ(saver.committed_step(), -1);
   saver.take(content_of(4), weights, volatiles, state);
   saver.finish_copy();

@@ -134,10 +134,10 @@ cases += [
     value_case("three outputs", t + rng.normal(size=t.shape), t),
     value_case("far from zero", big + 0.1 * rng.normal(size=big.shape), big),
     value_case("worse than the mean", 100 + rng.normal(size=(500, 1)), rng.normal(size=(500, 1))),
-    value_case("equal true values", rng.normal(size=(50, 1)), np.full((50, 1), 0.1)),
+    value_case("equal true values", rng.normal(size=(50, 1)), np.full((50, 1), 0.25)),
     value_case("perfect", t, t),
-    value_case("tiny", 1e-160 * t, 1.1e-160 * t),
-    value_case("large", 1e150 * t, 1.1e150 * t),
+    value_case("tiny", 1e-140 * t, 1.1e-140 * t),
+    value_case("large", 1e140 * t, 1.1e140 * t),
 ]
 with open(sys.argv[1], "w") as file:
     json.dump({"cases": cases}, file)

@@ -24,10 +24,13 @@ TEST(Groups, SpareNormsAndBiasesByDefaultAndSaySo) {
   ASSERT_EQ(groups.groups.size(), 2u);
   EXPECT_EQ(names(groups.groups[0]), (StringList{"fc1.weight", "fc2.weight"}));
   EXPECT_EQ(groups.groups[0].weight_decay, 0.01);
-  EXPECT_EQ(names(groups.groups[1]), (StringList{"fc1.bias", "bn1.weight", "bn1.bias", "fc2.bias"}));
+  EXPECT_EQ(names(groups.groups[1]),
+            (StringList{"fc1.bias", "bn1.weight", "bn1.bias", "fc2.bias"}));
   EXPECT_EQ(groups.groups[1].weight_decay, 0);
   std::string text = describe(groups, fields);
-  EXPECT_NE(text.find("no weight decay (norms and biases): 4 tensors, 24 numbers"), std::string::npos) << text;
+  EXPECT_NE(text.find("no weight decay (norms and biases): 4 tensors, 24 numbers"),
+            std::string::npos)
+      << text;
 }
 
 TEST(Groups, TheFirstMatchingPatternCounts) {
@@ -84,7 +87,8 @@ TEST(Freeze, KeepsBitsGetsNoGradientAndNoState) {
     EXPECT_EQ(after[i].tensor.requires_grad(), !frozen);
   }
   for (const auto& t : step.state()) EXPECT_EQ(t.name.find("fc1"), std::string::npos) << t.name;
-  EXPECT_NE(step.describe().find("frozen: 2 tensors, 42 numbers"), std::string::npos) << step.describe();
+  EXPECT_NE(step.describe().find("frozen: 2 tensors, 42 numbers"), std::string::npos)
+      << step.describe();
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The non-finite guard: nothing has moved, not even batch statistics, and the message names who did it.
+// The non-finite guard: nothing has moved, not even batch statistics, and the message names who did
+// it.
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -46,8 +47,9 @@ TEST(Guard, StopsAndNamesTheSampleWithSuchAnInput) {
   auto micro = toy::split(toy::classes(12), {4, 8});
   micro[1].inputs[3][2] = kNan;
   micro[1].epoch = 2;
-  EXPECT_EQ(refused(*model, step, micro),
-            "step 2: the input is not finite for sample 107 of epoch 2 (micro-batch 1, position 3)");
+  EXPECT_EQ(
+      refused(*model, step, micro),
+      "step 2: the input is not finite for sample 107 of epoch 2 (micro-batch 1, position 3)");
   EXPECT_FALSE(step.take({toy::classes(8)}).skipped);
 }
 
@@ -68,10 +70,13 @@ TEST(Guard, NamesTheLargestLossWhenBatchStatisticsOverflow) {
   auto model = toy::mlp({.batch_norm = true}, 1, /*relu=*/true);
   Step step(model, policy("stop"), {});
   Batch batch = toy::classes(8);
-  batch.inputs[5].fill_(3e38f);  // its variance is not finite, and every sample of the batch sees it
+  batch.inputs[5].fill_(
+      3e38f);  // its variance is not finite, and every sample of the batch sees it
   std::string message = refused(*model, step, {batch});
   EXPECT_NE(message.find("comes from batch statistics or dropout"), std::string::npos) << message;
-  EXPECT_NE(message.find("for sample 105 of epoch 0 (micro-batch 0, position 5)"), std::string::npos) << message;
+  EXPECT_NE(message.find("for sample 105 of epoch 0 (micro-batch 0, position 5)"),
+            std::string::npos)
+      << message;
 }
 
 TEST(Guard, NamesTheSampleWithSuchATarget) {
@@ -80,8 +85,9 @@ TEST(Guard, NamesTheSampleWithSuchATarget) {
   Batch batch = toy::classes(4);
   batch.targets = toy::uniform({4, 3}, 9);
   batch.targets[2][0] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(refused(*model, step, {batch}),
-            "step 1: the target is not finite for sample 102 of epoch 0 (micro-batch 0, position 2)");
+  EXPECT_EQ(
+      refused(*model, step, {batch}),
+      "step 1: the target is not finite for sample 102 of epoch 0 (micro-batch 0, position 2)");
 }
 
 TEST(Guard, NamesEightSamplesAndCountsTheRest) {
@@ -126,11 +132,14 @@ TEST(Guard, NamesTheParameterWhenOnlyItsGradientIsBad) {
 TEST(Guard, Fp16StopsWhenNoScaleIsLeftToTakeAway) {
   auto model = std::make_shared<Root>();
   Step step(model,
-            policy("stop").set("training.precision", std::string("fp16-mixed")).set("training.initial_loss_scale", 4.0),
+            policy("stop")
+                .set("training.precision", std::string("fp16-mixed"))
+                .set("training.initial_loss_scale", 4.0),
             {});
   EXPECT_TRUE(step.take({toy::classes(4)}).skipped);
   EXPECT_TRUE(step.take({toy::classes(4)}).skipped);
-  EXPECT_NE(refused(*model, step, {toy::classes(4)}).find("gradient of `weight`"), std::string::npos);
+  EXPECT_NE(refused(*model, step, {toy::classes(4)}).find("gradient of `weight`"),
+            std::string::npos);
 }
 
 TEST(Guard, SkipsCountsAndGoesOn) {
@@ -144,7 +153,8 @@ TEST(Guard, SkipsCountsAndGoesOn) {
   StepReport report = step.take({good, bad});
   log_through(nullptr);
   EXPECT_TRUE(report.skipped);
-  EXPECT_NE(said.find("sample 101 of epoch 0 (micro-batch 1, position 1); the step was skipped"), std::string::npos)
+  EXPECT_NE(said.find("sample 101 of epoch 0 (micro-batch 1, position 1); the step was skipped"),
+            std::string::npos)
       << said;
   EXPECT_TRUE(toy::same_bits(before, toy::everything(*model)));
   EXPECT_TRUE(toy::same_bits(state, step.state()));

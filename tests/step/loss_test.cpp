@@ -1,9 +1,10 @@
+#include "engine/step/loss.h"
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "engine/base/error.h"
 #include "engine/step/step.h"
-#include "engine/step/loss.h"
 #include "tests/step/toy.h"
 
 namespace lehr::step {
@@ -28,9 +29,12 @@ TEST(Loss, SaysHowManyOutputsTheModelNeeds) {
 }
 
 TEST(Loss, RefusesATargetThatItDoesNotFit) {
-  EXPECT_NE(message_of([] { output_count(named("cross_entropy"), 0, 1); }).find("use mse"), std::string::npos);
-  EXPECT_NE(message_of([] { output_count(named("mse"), 10, 0); }).find("use cross_entropy"), std::string::npos);
-  EXPECT_NE(message_of([] { output_count(named("binary_cross_entropy"), 3, 0); }).find("has 3"), std::string::npos);
+  EXPECT_NE(message_of([] { output_count(named("cross_entropy"), 0, 1); }).find("use mse"),
+            std::string::npos);
+  EXPECT_NE(message_of([] { output_count(named("mse"), 10, 0); }).find("use cross_entropy"),
+            std::string::npos);
+  EXPECT_NE(message_of([] { output_count(named("binary_cross_entropy"), 3, 0); }).find("has 3"),
+            std::string::npos);
   auto weighted = named("cross_entropy").set("loss.class_weights", FloatList{1, 2});
   EXPECT_NE(message_of([&] { output_count(weighted, 3, 0); }).find("2 class weights for 3 classes"),
             std::string::npos);

@@ -1,8 +1,9 @@
+#include "engine/step/precision.h"
+
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
-#include "engine/step/precision.h"
 #include "engine/step/step.h"
 #include "tests/step/toy.h"
 
@@ -26,7 +27,8 @@ TEST(Precision, Bf16AndFp16StayCloseToFp32) {
   EXPECT_LT(fp32.back(), fp32.front());
   for (const char* name : {"bf16-mixed", "fp16-mixed"}) {
     auto mixed = losses(with(name), 40);
-    for (size_t i = 0; i < mixed.size(); ++i) EXPECT_NEAR(mixed[i], fp32[i], 0.02) << name << " " << i;
+    for (size_t i = 0; i < mixed.size(); ++i)
+      EXPECT_NEAR(mixed[i], fp32[i], 0.02) << name << " " << i;
     EXPECT_NE(mixed, fp32) << name;  // something did run in fewer bits
   }
 }
@@ -51,7 +53,9 @@ TEST(Precision, GuardLeavesAutocastAsItWas) {
 }
 
 TEST(LossScale, DoublesAfterItsWindowOfGoodSteps) {
-  auto fields = with("fp16-mixed").set("training.initial_loss_scale", 8.0).set("training.loss_scale_window", int64_t{3});
+  auto fields = with("fp16-mixed")
+                    .set("training.initial_loss_scale", 8.0)
+                    .set("training.loss_scale_window", int64_t{3});
   Step step(toy::mlp(), fields, {});
   std::vector<double> scales;
   for (int i = 0; i < 7; ++i) scales.push_back(step.take({toy::classes(8)}).loss_scale);
@@ -82,14 +86,19 @@ TEST(LossScale, DoesNotChangeTheUpdate) {
   // powers of two: the scale drops out of every product, unless something under- or overflows
   auto end = [](double scale) {
     auto model = toy::mlp();
-    Step step(model, with("fp16-mixed").set("training.initial_loss_scale", scale).set("training.max_grad_norm", 0.3), {});
+    Step step(model,
+              with("fp16-mixed")
+                  .set("training.initial_loss_scale", scale)
+                  .set("training.max_grad_norm", 0.3),
+              {});
     StepReport report;
     for (int i = 0; i < 5; ++i) report = step.take({toy::classes(8)});
     return std::pair(toy::copy(model->parameters()), report.grad_norm);
   };
   auto [a, norm_a] = end(256);
   auto [b, norm_b] = end(4096);
-  EXPECT_LE(toy::largest_difference(a, b), 2e-5);  // a gradient below fp16's normal range loses bits
+  EXPECT_LE(toy::largest_difference(a, b),
+            2e-5);  // a gradient below fp16's normal range loses bits
   EXPECT_NEAR(norm_a, norm_b, 1e-3 * norm_a);
 }
 

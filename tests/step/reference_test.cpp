@@ -1,5 +1,5 @@
-// Beside PyTorch: one Python process (reference.py) writes its numbers, these tests compare. Skipped
-// loudly where the Python of scripts/setup is missing.
+// Beside PyTorch: one Python process (reference.py) writes its numbers, these tests compare.
+// Skipped loudly where the Python of scripts/setup is missing.
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -72,11 +72,13 @@ TEST(LossReference, ValuesAndGradientsAreThoseOfPyTorch) {
     fields.pos_weight = f.value("pos_weight", 1.0);
     fields.delta = f.value("delta", 1.0);
     auto loss = make_loss(fields);
-    at::Tensor outputs = tensor(c["outputs"]).set_requires_grad(true), targets = tensor(c["targets"]);
+    at::Tensor outputs = tensor(c["outputs"]).set_requires_grad(true),
+               targets = tensor(c["targets"]);
     if (targets.dim() == 1) targets = targets.to(at::kLong);
     at::Tensor mean = loss->sum(outputs, targets) / loss->weight(targets);
     mean.backward();
-    EXPECT_NEAR(mean.item<double>(), c["loss"].get<double>(), 1e-6 * std::abs(c["loss"].get<double>()) + 1e-7);
+    EXPECT_NEAR(mean.item<double>(), c["loss"].get<double>(),
+                1e-6 * std::abs(c["loss"].get<double>()) + 1e-7);
     EXPECT_LE((outputs.grad() - tensor(c["gradient"])).abs().max().item<double>(), 1e-7);
   }
 }
@@ -88,7 +90,8 @@ TEST(ScheduleReference, FollowsPyTorch) {
     const json& rates = reference()["schedules"][name];
     Schedule schedule(fields, total, 0);
     for (size_t i = 0; i < rates.size(); ++i)
-      EXPECT_NEAR(0.4 * schedule.factor(static_cast<int64_t>(i)), rates[i].get<double>(), 1e-9) << "step " << i;
+      EXPECT_NEAR(0.4 * schedule.factor(static_cast<int64_t>(i)), rates[i].get<double>(), 1e-9)
+          << "step " << i;
   };
   ScheduleFields f;
   f.name = "one_cycle";

@@ -3,6 +3,8 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "engine/base/error.h"
 #include "engine/base/log.h"
 #include "engine/step/step.h"
@@ -36,8 +38,10 @@ void run(Step& step, int64_t from, int64_t to) {
   log_through(nullptr);
 }
 
-void expect_exact_resume(FixedFields fields) {
-  fields.set("training.non_finite", std::string("skip")).set("lr_scheduler.name", std::string("cosine"));
+// Returns the scalars at the end.
+nlohmann::json expect_exact_resume(FixedFields fields) {
+  fields.set("training.non_finite", std::string("skip"))
+      .set("lr_scheduler.name", std::string("cosine"));
   toy::Shape shape{.batch_norm = true, .dropout = 0.3};
   auto whole = toy::mlp(shape);
   Step through(whole, fields, kContext);
@@ -57,24 +61,31 @@ void expect_exact_resume(FixedFields fields) {
   EXPECT_TRUE(toy::same_bits(toy::everything(*whole), toy::everything(*second)));
   EXPECT_TRUE(toy::same_bits(through.state(), after.state()));
   EXPECT_EQ(through.scalars(), after.scalars());
+  return nlohmann::json::parse(after.scalars());
 }
 
 TEST(Resume, IsExactWithAdamW) { expect_exact_resume(FixedFields()); }
 
 TEST(Resume, IsExactWithMomentumAndClipping) {
-  expect_exact_resume(FixedFields({{"optimizer.name", std::string("sgd")}, {"optimizer.lr", 0.1},
-                                   {"optimizer.nesterov", true}, {"training.max_grad_norm", 0.5}}));
+  expect_exact_resume(FixedFields({{"optimizer.name", std::string("sgd")},
+                                   {"optimizer.lr", 0.1},
+                                   {"optimizer.nesterov", true},
+                                   {"training.max_grad_norm", 0.5}}));
 }
 
 TEST(Resume, IsExactWithAverages) {
-  expect_exact_resume(FixedFields({{"training.ema_decay", 0.9}, {"optimizer.freeze", StringList{"fc1.bias"}}}));
+  expect_exact_resume(
+      FixedFields({{"training.ema_decay", 0.9}, {"optimizer.freeze", StringList{"fc1.bias"}}}));
 }
 
 TEST(Resume, IsExactWithScaledFp16) {
-  // overflows first, then grows: both the scale and its count are carried over
-  expect_exact_resume(FixedFields({{"training.precision", std::string("fp16-mixed")},
-                                   {"training.initial_loss_scale", 1048576.0},
-                                   {"training.loss_scale_window", int64_t{4}}}));
+  auto end = expect_exact_resume(FixedFields({{"training.precision", std::string("fp16-mixed")},
+                                              {"training.initial_loss_scale", 1048576.0},
+                                              {"training.loss_scale_window", int64_t{4}}}));
+  // it overflowed and it grew, so both the scale and its count had to be carried over
+  EXPECT_GT(end["skipped"], 2);
+  EXPECT_LT(end["loss_scale"], 1048576.0);
+  EXPECT_GT(end["updates"], 8);
 }
 
 TEST(Resume, IsExactInBf16) {

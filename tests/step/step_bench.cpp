@@ -1,6 +1,6 @@
-// What a small step costs: time from exec to the first optimizer step done, peak resident memory, and
-// steps per second of an MLP 32-64-32-1 with fused AdamW on one thread. tests/peers/mlp_step.py prints
-// the same of PyTorch. With --startup: only the first two.
+// What a small step costs: time from exec to the first optimizer step done, peak resident memory,
+// and steps per second of an MLP 32-64-32-1 with fused AdamW on one thread. tests/peers/mlp_step.py
+// prints the same of PyTorch. With --startup: only the first two.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -38,7 +38,6 @@ double peak_mb() {
   return 0;
 }
 
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -47,12 +46,14 @@ int main(int argc, char** argv) {
   auto model = step::toy::mlp({.widths = {32, 64, 32, 1}}, 1, /*relu=*/true);
   step::Step step(model, FixedFields({{"loss.name", std::string("binary_cross_entropy")}}), {});
   step.take({step::toy::classes(256, 32, 2)});
-  fmt::print("exec -> first optimizer step {:.3f} s, peak {:.0f} MB\n", seconds_since_exec(), peak_mb());
+  fmt::print("exec -> first optimizer step {:.3f} s, peak {:.0f} MB\n", seconds_since_exec(),
+             peak_mb());
   if (startup_only) return 0;
 
   for (int64_t size : {64, 256, 1024}) {
     std::vector<Batch> batches;
-    for (int i = 0; i < 8; ++i) batches.push_back(step::toy::classes(size, 32, 2, static_cast<uint64_t>(i)));
+    for (int i = 0; i < 8; ++i)
+      batches.push_back(step::toy::classes(size, 32, 2, static_cast<uint64_t>(i)));
     std::vector<double> times;
     const int steps = static_cast<int>(std::max<int64_t>(100, 262144 / size));
     for (int repeat = 0; repeat < 6; ++repeat) {

@@ -1,5 +1,5 @@
-// What a step promises whatever the optimizer: equal for any cut into micro-batches, nothing written
-// before the hook, averages in closed form.
+// What a step promises whatever the optimizer: equal for any cut into micro-batches, nothing
+// written before the hook, averages in closed form.
 #include "engine/step/step.h"
 
 #include <ATen/ATen.h>
@@ -12,21 +12,26 @@ namespace lehr::step {
 namespace {
 
 // Weights after one SGD step without momentum: differences are those of the gradients.
-NamedTensors after_one_step(const FixedFields& fields, const std::vector<Batch>& micro, StepReport* report) {
-  auto model = toy::mlp();
+NamedTensors after_one_step(const FixedFields& fields, const std::vector<Batch>& micro,
+                            StepReport* report, const toy::Shape& shape = {}) {
+  auto model = toy::mlp(shape);
   FixedFields all = fields;
-  all.set("optimizer.name", std::string("sgd")).set("optimizer.momentum", 0.0).set("optimizer.lr", 1.0);
+  all.set("optimizer.name", std::string("sgd"))
+      .set("optimizer.momentum", 0.0)
+      .set("optimizer.lr", 1.0);
   Step step(model, all, {});
   *report = step.take(micro);
   return toy::copy(model->parameters());
 }
 
-void expect_equal_cuts(const FixedFields& fields, const Batch& batch) {
+void expect_equal_cuts(const FixedFields& fields, const Batch& batch,
+                       const toy::Shape& shape = {}) {
   StepReport whole, cut;
-  auto expected = after_one_step(fields, {batch}, &whole);
+  auto expected = after_one_step(fields, {batch}, &whole, shape);
   // a short last micro-batch; single samples; a lopsided pair
-  for (const auto& sizes : {std::vector<int64_t>{8, 8, 8, 3}, std::vector<int64_t>(27, 1), {26, 1}}) {
-    auto found = after_one_step(fields, toy::split(batch, sizes), &cut);
+  for (const auto& sizes :
+       {std::vector<int64_t>{8, 8, 8, 3}, std::vector<int64_t>(27, 1), {26, 1}}) {
+    auto found = after_one_step(fields, toy::split(batch, sizes), &cut, shape);
     EXPECT_LE(toy::largest_difference(expected, found), 1e-6);
     EXPECT_NEAR(cut.loss, whole.loss, 1e-6 * whole.loss);
     EXPECT_NEAR(cut.grad_norm, whole.grad_norm, 1e-6 * whole.grad_norm);
@@ -34,11 +39,14 @@ void expect_equal_cuts(const FixedFields& fields, const Batch& batch) {
   }
 }
 
-TEST(Accumulation, EqualsOneBatchWithAShortLastPart) { expect_equal_cuts(FixedFields(), toy::classes(27)); }
+TEST(Accumulation, EqualsOneBatchWithAShortLastPart) {
+  expect_equal_cuts(FixedFields(), toy::classes(27));
+}
 
 TEST(Accumulation, EqualsOneBatchWithClassWeights) {
-  expect_equal_cuts(FixedFields({{"loss.class_weights", FloatList{0.1, 1, 5}}, {"loss.label_smoothing", 0.1}}),
-                    toy::classes(27));
+  expect_equal_cuts(
+      FixedFields({{"loss.class_weights", FloatList{0.1, 1, 5}}, {"loss.label_smoothing", 0.1}}),
+      toy::classes(27));
 }
 
 TEST(Accumulation, EqualsOneBatchOfValues) {
@@ -50,6 +58,21 @@ TEST(Accumulation, EqualsOneBatchOfValues) {
 
 TEST(Accumulation, EqualsOneBatchWhenClipped) {
   expect_equal_cuts(FixedFields({{"training.max_grad_norm", 0.05}}), toy::classes(27));
+}
+
+TEST(Accumulation, EqualsOneBatchUnderDropout) {
+  expect_equal_cuts(FixedFields(), toy::classes(27), {.dropout = 0.5});
+}
+
+TEST(Step, DrawsAnotherDropoutEveryStep) {
+  auto losses = [](uint64_t seed) {
+    Step step(toy::mlp({.dropout = 0.5}), FixedFields({{"optimizer.lr", 1e-12}}), {.seed = seed});
+    return std::pair(step.take({toy::classes(27)}).loss, step.take({toy::classes(27)}).loss);
+  };
+  auto [first, second] = losses(1);
+  EXPECT_GT(std::abs(first - second), 1e-4);
+  EXPECT_EQ(losses(1).second, second);
+  EXPECT_NE(losses(2).first, first);
 }
 
 TEST(Accumulation, OfNoWeightAtAllMovesNothing) {
@@ -91,7 +114,8 @@ TEST(Step, OverfitsOneBatch) {
 
 TEST(Step, FollowsItsSchedule) {
   Step step(toy::mlp(),
-            FixedFields({{"optimizer.lr", 0.2}, {"lr_scheduler.name", std::string("cosine")},
+            FixedFields({{"optimizer.lr", 0.2},
+                         {"lr_scheduler.name", std::string("cosine")},
                          {"lr_scheduler.warmup_steps", Duration{2}}}),
             {.total_steps = 10});
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(step.take({toy::classes(4)}).lr, step.lr_at(i));
@@ -124,7 +148,8 @@ TEST(Average, FollowsItsClosedForm) {
     // d^n w_0 + (1 - d) sum of d^(n - i) w_i
     at::Tensor sum = start[p].tensor.to(at::kDouble) * std::pow(d, 8);
     for (size_t i = 0; i < 8; ++i)
-      sum += history[i][p].tensor.to(at::kDouble) * ((1 - d) * std::pow(d, 7 - static_cast<double>(i)));
+      sum += history[i][p].tensor.to(at::kDouble) *
+             ((1 - d) * std::pow(d, 7 - static_cast<double>(i)));
     EXPECT_EQ(averaged[p].name, start[p].name);
     EXPECT_LE((averaged[p].tensor - sum).abs().max().item<double>(), 1e-6);
   }
@@ -135,14 +160,17 @@ TEST(Step, CountsItsStateForTheMemoryCheck) {
     auto model = toy::mlp();
     double parameters = 0, state = 0;
     for (const auto& p : model->parameters()) parameters += static_cast<double>(p.tensor.nbytes());
-    for (const auto& s : Step(model, fields, {}).state()) state += static_cast<double>(s.tensor.nbytes());
+    for (const auto& s : Step(model, fields, {}).state())
+      state += static_cast<double>(s.tensor.nbytes());
     EXPECT_EQ(state_bytes_per_parameter_byte(fields), state / parameters);
     return state / parameters;
   };
   EXPECT_EQ(expect(FixedFields()), 2);
   EXPECT_EQ(expect(FixedFields({{"training.ema_decay", 0.9}})), 3);
   EXPECT_EQ(expect(FixedFields({{"optimizer.name", std::string("sgd")}})), 1);
-  EXPECT_EQ(expect(FixedFields({{"optimizer.name", std::string("sgd")}, {"optimizer.momentum", 0.0}})), 0);
+  EXPECT_EQ(
+      expect(FixedFields({{"optimizer.name", std::string("sgd")}, {"optimizer.momentum", 0.0}})),
+      0);
 }
 
 TEST(Step, RefusesContradictions) {
@@ -155,12 +183,15 @@ TEST(Step, RefusesContradictions) {
     return std::string("accepted");
   };
   FixedFields sgd({{"optimizer.name", std::string("sgd")}});
-  EXPECT_EQ(refused(FixedFields(sgd).set("optimizer.nesterov", true).set("optimizer.momentum", 0.0)),
-            "optimizer.nesterov");
+  EXPECT_EQ(
+      refused(FixedFields(sgd).set("optimizer.nesterov", true).set("optimizer.momentum", 0.0)),
+      "optimizer.nesterov");
   EXPECT_EQ(refused(FixedFields({{"optimizer.betas", FloatList{0.9}}})), "optimizer.betas");
   EXPECT_EQ(refused(FixedFields({{"optimizer.name", std::string("adam")}})), "optimizer.name");
-  EXPECT_EQ(refused(FixedFields({{"training.precision", std::string("bf16-master")}})), "training.precision");
-  EXPECT_EQ(refused(FixedFields({{"loss.class_weights", FloatList{1, -1, 1}}})), "loss.class_weights");
+  EXPECT_EQ(refused(FixedFields({{"training.precision", std::string("bf16-master")}})),
+            "training.precision");
+  EXPECT_EQ(refused(FixedFields({{"loss.class_weights", FloatList{1, -1, 1}}})),
+            "loss.class_weights");
 }
 
 }  // namespace

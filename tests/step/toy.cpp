@@ -40,7 +40,8 @@ class Mlp : public models::Model {
     const auto& w = shape.widths;
     for (size_t i = 0; i + 1 < w.size(); ++i) {
       std::string n = std::to_string(i + 1);
-      layers_.push_back(add_module("fc" + n, std::make_shared<Linear>(w[i], w[i + 1], seed + 10 * i)));
+      layers_.push_back(
+          add_module("fc" + n, std::make_shared<Linear>(w[i], w[i + 1], seed + 10 * i)));
       if (shape.batch_norm && i + 2 < w.size())
         norms_.push_back(add_module("bn" + n, std::make_shared<BatchNorm>(w[i + 1])));
     }

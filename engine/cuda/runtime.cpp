@@ -1,0 +1,45 @@
+// The CUDA half's one entry: hands base's device interface to liblehr.so when both are of one build.
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+
+#include <exception>
+#include <string>
+
+#include "engine/base/device.h"
+#include "engine/base/stamp.h"
+#include "engine/cuda/copy_stream.h"
+#include "engine/cuda/inventory.h"
+
+namespace lehr::cuda {
+namespace {
+
+class Runtime : public DeviceRuntime {
+ public:
+  std::vector<DeviceInfo> devices() override { return cuda::devices(); }
+  std::string versions() override { return cuda::versions(); }
+  at::Tensor pin(const at::Tensor& host) override { return cuda::pin(host); }
+  at::Tensor copy_in(const at::Tensor& host) override { return cuda::copy_in(host); }
+  void synchronize() override {
+    if (c10::cuda::device_count() > 0) c10::cuda::device_synchronize();
+  }
+  int64_t peak_bytes() override {
+    if (c10::cuda::device_count() == 0) return 0;
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+    return stats.allocated_bytes[0].peak;  // [0]: all pools together
+  }
+};
+
+}  // namespace
+}  // namespace lehr::cuda
+
+// The runtime, which lives as long as the process; or nullptr and why, in text that lives as long.
+extern "C" lehr::DeviceRuntime* lehr_cuda_runtime(const char* build_stamp, const char** problem) {
+  static std::string text;
+  if (std::string(build_stamp) != lehr::kBuildStamp) {
+    text = std::string("is of another build: ") + lehr::kBuildStamp;
+    *problem = text.c_str();
+    return nullptr;
+  }
+  static lehr::cuda::Runtime runtime;
+  return &runtime;
+}

@@ -1,0 +1,151 @@
+#include "engine/export/artefact.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/hash.h"
+#include "engine/export/golden.h"
+#include "engine/export/layout.h"
+#include "engine/export/manifest.h"
+#include "engine/export/scan.h"
+#include "engine/export/trace.h"
+
+namespace lehr::artefact {
+
+using Json = nlohmann::ordered_json;
+
+struct Artefact::State {
+  std::string path, manifest, recipe, loss;
+  StringList classes, number_columns, string_columns;
+  bool takes_images = false;
+  std::vector<int64_t> image_shape;  // [H, W] or [H, W, C]
+  std::unique_ptr<Script> script;
+};
+
+namespace {
+
+// the bytes that were hashed are the bytes that are used: a file may be swapped between two reads
+std::string read_verified(const std::string& folder, const Manifest& manifest, const std::string& name) {
+  const std::string path = join_path(folder, name);
+  for (const auto& file : manifest.files)
+    if (file.name == name) {
+      std::string bytes = read_file(path, file.bytes);
+      if (sha256(bytes) != file.sha256)
+        throw Error(Code::kCheckpoint, "damaged: its SHA-256 is not the manifest's", path, "copy the artefact again");
+      return bytes;
+    }
+  throw Error(Code::kCheckpoint, "is not in the manifest", path, "export the model again");
+}
+
+bool has_file(const Manifest& manifest, const std::string& name) {
+  return std::any_of(manifest.files.begin(), manifest.files.end(), [&](const FileRecord& f) { return f.name == name; });
+}
+
+}  // namespace
+
+Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.path = path;
+  const Manifest manifest = verify_folder(path);
+  const std::string model = has_file(manifest, kTritonModelName) ? kTritonModelName : kModelName;
+  const std::string model_path = join_path(path, model);
+  try {
+    const Json facts = Json::parse(manifest.facts);
+    s.manifest = read_file(join_path(path, kManifestName));
+    s.recipe = read_verified(path, manifest, kRecipeName);
+    s.loss = facts.at("loss").get<std::string>();
+    const Json& input = facts.at("signature").at("inputs").at(0);
+    s.takes_images = input.at("name") == "images";
+    if (s.takes_images)
+      for (size_t d = 1; d < input.at("shape").size(); ++d) s.image_shape.push_back(input["shape"][d].get<int64_t>());
+    const std::string archive = read_verified(path, manifest, model);
+    scan_archive(archive, model_path);
+    s.script = std::make_unique<Script>(load_script(archive));
+    scan_operators(s.script->operators(), model_path);
+    s.classes = s.script->string_list("classes");
+    s.number_columns = s.script->string_list("number_columns");
+    s.string_columns = s.script->string_list("string_columns");
+  } catch (const Error&) {
+    throw;
+  } catch (const c10::Error& e) {
+    throw Error(Code::kCheckpoint, fmt::format("LibTorch cannot load it: {}", e.what_without_backtrace()), model_path,
+                "export the model again");
+  } catch (const std::exception& e) {  // of the JSON library
+    throw Error(Code::kCheckpoint, fmt::format("its facts are incomplete: {}", e.what()), join_path(path, kManifestName),
+                "export the model again");
+  }
+}
+
+Artefact::~Artefact() = default;
+
+const std::vector<std::string>& Artefact::classes() const { return state_->classes; }
+bool Artefact::takes_images() const { return state_->takes_images; }
+StringList Artefact::number_columns() const { return state_->number_columns; }
+StringList Artefact::string_columns() const { return state_->string_columns; }
+std::string Artefact::manifest() const { return state_->manifest; }
+std::string Artefact::recipe() const { return state_->recipe; }
+std::string Artefact::loss() const { return state_->loss; }
+
+Prediction Artefact::predict(const data::RawBatch& raw) const {
+  const State& s = *state_;
+  auto refuse = [&](const std::string& what) {
+    return Error(Code::kData, "the model does not take this input: " + what, s.path,
+                 "lehr inspect shows what it takes");
+  };
+  if (s.takes_images) {
+    if (!raw.images.defined() || raw.images.scalar_type() != at::kByte)
+      throw refuse("it takes uint8 images");
+    if (raw.images.sizes().slice(1) != at::IntArrayRef(s.image_shape))
+      throw refuse(fmt::format("images of [N, {}], not [{}]", fmt::join(s.image_shape, ", "),
+                               fmt::join(raw.images.sizes(), ", ")));
+  } else {
+    const int64_t rows = raw.numbers.defined() && raw.numbers.dim() == 2 ? raw.numbers.size(0) : -1;
+    if (rows < 0 || raw.numbers.scalar_type() != at::kDouble || raw.numbers.size(1) != int64_t(s.number_columns.size()))
+      throw refuse(fmt::format("it takes float64 numbers [N, {}]", s.number_columns.size()));
+    if (int64_t(raw.strings.size()) != rows)
+      throw refuse(fmt::format("{} rows of strings beside {} rows of numbers", raw.strings.size(), rows));
+    for (const auto& row : raw.strings)
+      if (row.size() != s.string_columns.size())
+        throw refuse(fmt::format("it takes {} strings a row, not {}", s.string_columns.size(), row.size()));
+  }
+  std::vector<at::Tensor> outputs;
+  try {
+    outputs = s.script->forward(raw);
+  } catch (const c10::Error& e) {
+    throw refuse(e.what_without_backtrace());
+  }
+  Prediction prediction;
+  prediction.scores = outputs.back();
+  if (outputs.size() == 1) return prediction;
+  const at::Tensor labels = outputs.front().contiguous();
+  const int64_t* label = labels.data_ptr<int64_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i) prediction.labels.push_back(s.classes.at(label[i]));
+  return prediction;
+}
+
+double Artefact::replay_golden() const {
+  return replay(*state_->script, read_golden(join_path(state_->path, kGoldenName)));
+}
+
+Section ExportFields::section() {
+  Declare<ExportFields> d("export", "The artefact that a finished run ends with.");
+  d.field("enabled", &ExportFields::enabled, "Write artefact/ into the run folder at the end of training.").free_to_change();
+  d.field("weights", &ExportFields::weights,
+          "Which weights it holds: of the best validation, of the last step, or their moving average.")
+      .choices({"best", "last", "ema"})
+      .synonyms({"load_best_model_at_end"})
+      .free_to_change();
+  d.field("layout", &ExportFields::layout,
+          "How its files lie: plain, or as a model of a Triton model repository (images only).")
+      .choices({"plain", "triton"})
+      .free_to_change();
+  return d.section();
+}
+
+std::vector<Section> sections() { return {ExportFields::section()}; }
+
+}  // namespace lehr::artefact

@@ -1,0 +1,35 @@
+// What an artefact does around the traced model: from raw values to final answers, as TorchScript source
+// that is generated from the fitted preprocessing and the loss.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/data/dataset.h"
+#include "engine/export/trace.h"
+
+namespace lehr::artefact {
+
+struct Answer;
+
+// How outputs become answers under `loss`. Throws Error{kInternal} for a loss that has no entry.
+const Answer& answer_of(const std::string& loss);
+
+struct Answer {
+  const char* loss;
+  bool is_class;       // answers (label, probability); else (value,)
+  const char* source;  // postprocess, in TorchScript
+  at::Tensor (*scores)(const at::Tensor& outputs);  // the same in C++: probability or value
+};
+
+Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
+                          const std::string& loss);
+// What the live model answers for its `outputs`: the tensors of forward's tuple.
+std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs);
+// Names of forward's inputs and outputs, in order.
+std::vector<std::string> input_names(const data::DataInfo& info);
+std::vector<std::string> output_names(const std::string& loss);
+
+}  // namespace lehr::artefact

@@ -1,0 +1,100 @@
+// liblehr_cuda.so on whatever machine this is: it loads without a driver, refuses another build, and
+// holds device code for the promised architectures.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <set>
+
+#include "engine/base/device.h"
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+
+namespace lehr {
+namespace {
+
+class CudaLibrary : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_library_path().empty()) GTEST_SKIP() << "this build has no CUDA half";
+  }
+};
+
+TEST_F(CudaLibrary, LoadsAndCountsDevicesWithOrWithoutADriver) {
+  DeviceRuntime* runtime = load_cuda();  // before any ATen call of this process
+  ASSERT_NE(runtime, nullptr);
+  EXPECT_EQ(runtime, load_cuda());
+  std::string why;
+  EXPECT_EQ(runtime->devices().empty(), !gpu_present(&why)) << why;
+  runtime->synchronize();
+  EXPECT_GE(runtime->peak_bytes(), 0);
+}
+
+TEST_F(CudaLibrary, NamesItsVersions) {
+  const std::string versions = load_cuda()->versions();
+  for (const char* part : {"CUDA 1", "driver ", "cuDNN ", "NCCL ", "sm_80 sm_90 compute_90"})
+    EXPECT_NE(versions.find(part), std::string::npos) << versions;
+}
+
+TEST_F(CudaLibrary, BringsTheKernelsCudaHalves) {
+  load_cuda();
+  const auto op = c10::Dispatcher::singleton().findSchema({"lehr::image_normalize", ""});
+  ASSERT_TRUE(op.has_value());
+  EXPECT_TRUE(op->hasKernelForDispatchKey(c10::DispatchKey::CUDA));
+}
+
+TEST_F(CudaLibrary, RefusesAnotherBuildAndSaysWhichItIs) {
+  load_cuda();
+  void* library = dlopen(cuda_library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
+  ASSERT_NE(library, nullptr) << dlerror();
+  auto entry = reinterpret_cast<DeviceRuntime* (*)(const char*, const char**)>(
+      dlsym(library, "lehr_cuda_runtime"));
+  ASSERT_NE(entry, nullptr);
+  const char* problem = nullptr;
+  EXPECT_EQ(entry("lehr 0.0.0, another compiler", &problem), nullptr);
+  ASSERT_NE(problem, nullptr);
+  EXPECT_NE(std::string(problem).find(build_stamp()), std::string::npos) << problem;
+}
+
+TEST_F(CudaLibrary, CopiesBatchesThroughPinnedMemory) {
+  std::string why;
+  if (!gpu_present(&why)) GTEST_SKIP() << "not run on a GPU: " << why;
+  DeviceRuntime* runtime = load_cuda();
+  const at::Tensor host = at::arange(2 * 3 * 5 * 7, at::kFloat).view({2, 3, 5, 7}).contiguous(
+      at::MemoryFormat::ChannelsLast);
+  const at::Tensor pinned = runtime->pin(host);
+  EXPECT_TRUE(pinned.is_pinned());
+  const at::Tensor device = runtime->copy_in(pinned);
+  EXPECT_TRUE(device.is_cuda());
+  EXPECT_EQ(device.strides(), host.strides());
+  EXPECT_TRUE(at::equal(device.cpu(), host));
+  EXPECT_GT(runtime->peak_bytes(), 0);
+}
+
+// The fat binaries inside the library: what cuobjdump lists, without needing it. Each begins with a
+// header (magic, version, header size, bytes) and holds entries (kind 1: PTX, 2: cubin; architecture).
+TEST_F(CudaLibrary, HoldsCubinsForSm80AndSm90AndPtxForWhatComesAfter) {
+  const std::string file = read_file(cuda_library_path());
+  const auto number = [&](size_t at, size_t bytes) {
+    uint64_t value = 0;
+    std::memcpy(&value, file.data() + at, bytes);
+    return value;
+  };
+  std::set<std::string> found;
+  const std::string magic = "\x50\xed\x55\xba";
+  for (size_t at = file.find(magic); at != std::string::npos; at = file.find(magic, at + 4)) {
+    const size_t begin = at + number(at + 6, 2), end = begin + number(at + 8, 8);
+    if (end > file.size()) continue;  // the magic in some other place
+    for (size_t entry = begin; entry + 32 <= end;) {
+      const uint64_t kind = number(entry, 2), header = number(entry + 4, 4);
+      found.insert((kind == 1 ? "PTX " : "cubin ") + std::to_string(number(entry + 28, 4)));
+      entry += header + number(entry + 8, 8);
+      if (header == 0) break;
+    }
+  }
+  EXPECT_EQ(found, (std::set<std::string>{"cubin 80", "cubin 90", "PTX 90"}));
+}
+
+}  // namespace
+}  // namespace lehr
