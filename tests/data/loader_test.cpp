@@ -260,18 +260,17 @@ TEST(Loader, UsesMemoryAgainOnlyWhenNobodyHoldsIt) {
   Loader loader(set, o);
   for (int i = 0; i < 200; ++i) loader.next();
   EXPECT_LE(set->allocated, 10);
-  // a tensor, or a view of it, that is held keeps its values
-  std::vector<at::Tensor> held, views, values;
-  for (int i = 0; i < 50; ++i) {
-    StepBatch step = loader.next();
-    values.push_back(step.micro[0].inputs.clone());
-    if (i % 2)
-      held.push_back(step.micro[0].inputs);
-    else
-      held.push_back(step.micro[0].inputs.view({-1}).slice(0, 0, 8).view({8, 1}));
+  // a tensor, a view of it, or just its memory: what is held keeps its values
+  std::vector<at::Tensor> held, values;
+  for (int i = 0; i < 51; ++i) {
+    const at::Tensor inputs = loader.next().micro[0].inputs;
+    values.push_back(inputs.clone());
+    if (i % 3 == 0) held.push_back(inputs);
+    if (i % 3 == 1) held.push_back(inputs.view({-1}).slice(0, 0, 8).view({8, 1}));
+    if (i % 3 == 2) held.push_back(at::empty({0}, at::kDouble).set_(inputs.storage(), 0, {8, 1}, {1, 1}));
   }
   for (int i = 0; i < 200; ++i) loader.next();
-  for (int i = 0; i < 50; ++i) EXPECT_TRUE(at::equal(held[i], values[i])) << i;
+  for (int i = 0; i < 51; ++i) EXPECT_TRUE(at::equal(held[i], values[i])) << i;
 }
 
 TEST(Loader, StopsWhileThreadsAreAtWork) {
