@@ -1,6 +1,6 @@
-// A small convolutional network for small images. A stage is convolution, 2 x 2 max-pool, batch norm,
-// ReLU, in this order: pooling first leaves norm and ReLU a quarter of the elements, which on a CPU
-// makes a training step 1.25 to 1.4 times as fast at the same accuracy (README).
+// A small convolutional network for small images. A stage is convolution, 2 x 2 max-pool, batch
+// norm, ReLU, in this order: pooling first leaves norm and ReLU a quarter of the elements, which on
+// a CPU makes a training step 1.25 to 1.4 times as fast at the same accuracy (README).
 #include <ATen/ATen.h>
 
 #include "models/entry.h"
@@ -94,8 +94,12 @@ std::shared_ptr<Model> make(const FieldSource& fields, const ModelContext& c) {
 }  // namespace
 
 ModelEntry cnn_model() {
-  return {"cnn", "a few convolution, max-pool, norm, ReLU stages and a small classifier, for small images",
-          true, false, CnnFields::section, make,
+  return {"cnn",
+          "a few convolution, max-pool, norm, ReLU stages and a small classifier, for small images",
+          true,
+          false,
+          CnnFields::section,
+          make,
           FixedFields({{"model.channels", IntList{4, 8}},
                        {"model.hidden", int64_t{16}},
                        {"model.dropout", 0.1}}),

@@ -1,6 +1,7 @@
-// Keyed dropout: whether an element is kept is a function of (seed, step, layer, sample id, position
-// in the sample), so a mask does not depend on micro-batches, ranks, threads or where a run was cut.
-// The mask is made on the CPU, 8 elements from one Philox block (about 1 ns each), and moved.
+// Keyed dropout: whether an element is kept is a function of (seed, step, layer, sample id,
+// position in the sample), so a mask does not depend on micro-batches, ranks, threads or where a
+// run was cut. The mask is made on the CPU, 8 elements from one Philox block (about 1 ns each), and
+// moved.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -13,7 +14,7 @@ namespace {
 
 thread_local const DropoutKey* current_key = nullptr;
 
-constexpr int64_t kPerBlock = 8;       // 16 bits of a block for each element
+constexpr int64_t kPerBlock = 8;  // 16 bits of a block for each element
 constexpr int64_t kSamplesPerTask = 16;
 
 // Ones where kept, zeros where dropped: `row` elements of one sample.

@@ -11,7 +11,8 @@ inline int64_t input_size(const ModelContext& c) {
   return c.features > 0 ? c.features : c.channels * c.height * c.width;
 }
 
-inline Error field_error(const std::string& field, const std::string& what, const std::string& hint) {
+inline Error field_error(const std::string& field, const std::string& what,
+                         const std::string& hint) {
   return Error(Code::kRecipe, what, "model." + field, hint);
 }
 

@@ -10,7 +10,8 @@
 namespace lehr::models {
 namespace {
 
-// What the ops of one forward did. Tensors are held, so that a storage's address stays its identity.
+// What the ops of one forward did. Tensors are held, so that a storage's address stays its
+// identity.
 struct Tally {
   double flops = 0;
   int64_t bytes = 0;
@@ -27,33 +28,42 @@ struct Tally {
 
 thread_local Tally* tally = nullptr;
 
-double numel(const c10::IValue& value) { return static_cast<double>(value.toTensor().numel()); }
-int64_t size(const c10::IValue& value, int64_t d) { return value.toTensor().size(d); }
+// Work of one op: known from its inputs, but for the size of its output.
+struct Work : at::ObserverContext {
+  double per_output_number = 0, fixed = 0;
+};
 
-// Two per multiply and add; `out` is the op's first result.
-double flops_of(const std::string& op, c10::ArrayRef<const c10::IValue> in, const c10::IValue& out) {
+// Two for a multiply and an add. Inputs are valid only before the op has run.
+std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
+  auto work = std::make_unique<Work>();
+  const std::string op = fn.name();
+  const auto in = fn.inputs();
+  auto tensor = [&](size_t i) { return in[i].toTensor(); };
   if (op == "aten::convolution") {  // input, weight [out, in / groups, k, k]
-    return 2 * numel(out) * numel(in[1]) / static_cast<double>(size(in[1], 0));
+    work->per_output_number = 2 * static_cast<double>(tensor(1).numel() / tensor(1).size(0));
+  } else if (op == "aten::mm" || op == "aten::bmm") {  // [.., n, k] x [.., k, m]
+    work->per_output_number = 2 * static_cast<double>(tensor(0).size(-1));
+  } else if (op == "aten::addmm" || op == "aten::baddbmm") {
+    work->per_output_number = 2 * static_cast<double>(tensor(1).size(-1));
+  } else if (op ==
+             "aten::scaled_dot_product_attention") {  // q [.., T, D], k [.., S, D]: QK' and PV
+    work->fixed =
+        4 * static_cast<double>(tensor(0).numel()) * static_cast<double>(tensor(1).size(-2));
   }
-  if (op == "aten::mm" || op == "aten::bmm") {  // [.., n, k] x [.., k, m]
-    return 2 * numel(out) * static_cast<double>(size(in[0], in[0].toTensor().dim() - 1));
-  }
-  if (op == "aten::addmm" || op == "aten::baddbmm") {
-    return 2 * numel(out) * static_cast<double>(size(in[1], in[1].toTensor().dim() - 1));
-  }
-  if (op == "aten::scaled_dot_product_attention") {  // q [.., T, D], k [.., S, D]: QK' and PV
-    return 4 * numel(in[0]) * static_cast<double>(size(in[1], in[1].toTensor().dim() - 2));
-  }
-  return 0;
+  return work;
 }
 
-void on_end(const at::RecordFunction& fn, at::ObserverContext*) {
+void on_end(const at::RecordFunction& fn, at::ObserverContext* context) {
   if (!tally) return;
+  const auto& work = *static_cast<Work*>(context);
+  tally->flops += work.fixed;
   const auto outputs = fn.outputs();
-  if (outputs.empty() || !outputs[0].isTensor()) return;
-  tally->flops += flops_of(fn.name(), fn.inputs(), outputs[0]);
-  for (const auto& output : outputs)
-    if (output.isTensor()) tally->note(output.toTensor(), true);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].isTensor()) continue;
+    const at::Tensor output = outputs[i].toTensor();
+    if (i == 0) tally->flops += work.per_output_number * static_cast<double>(output.numel());
+    tally->note(output, true);
+  }
 }
 
 // Watches this thread's ops while it lives.
@@ -61,13 +71,10 @@ class Watch {
  public:
   explicit Watch(Tally& mine) {
     tally = &mine;
-    handle_ = at::addThreadLocalCallback(
-        at::RecordFunctionCallback(
-            [](const at::RecordFunction&) -> std::unique_ptr<at::ObserverContext> { return nullptr; },
-            on_end)
-            .needsInputs(true)
-            .needsOutputs(true)
-            .scopes({at::RecordScope::FUNCTION}));
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(on_start, on_end)
+                                             .needsInputs(true)
+                                             .needsOutputs(true)
+                                             .scopes({at::RecordScope::FUNCTION}));
   }
   ~Watch() {
     at::removeCallback(handle_);

@@ -1,5 +1,5 @@
-// What a model costs, found without memory or data: one forward on the meta device, watched op by op.
-// For `lehr check`; an estimate, see the fields.
+// What a model costs, found without memory or data: one forward on the meta device, watched op by
+// op. For `lehr check`; an estimate, see the fields.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,13 @@ namespace lehr::models {
 struct DryRun {
   int64_t parameters = 0;  // numbers, not bytes
   int64_t parameter_bytes = 0, buffer_bytes = 0;
-  // Convolutions and matrix products, a multiply and an add counted as two. A backward takes twice as
-  // many, less for the first layer. Norms, activations and pools are left out: they are bound by memory.
+  // Convolutions and matrix products, a multiply and an add counted as two. A backward takes twice
+  // as many, less for the first layer. Norms, activations and pools are left out: they are bound by
+  // memory.
   double flops_per_sample_forward = 0;
-  // All that a training forward writes to new memory, as if it were kept until the backward: an upper
-  // bound that is near for networks of convolution, norm and activation. In the dtype of `context`.
+  // All that a training forward writes to new memory, as if it were kept until the backward: an
+  // upper bound that is near for networks of convolution, norm and activation. In the dtype of
+  // `context`.
   int64_t activation_bytes_per_sample = 0;
 };
 

@@ -1,5 +1,6 @@
 // The layers that models are made of. Each makes its own parameters inside a Scope, with the names,
-// shapes and initial distributions of PyTorch's layer of that name, so that weights can be exchanged.
+// shapes and initial distributions of PyTorch's layer of that name, so that weights can be
+// exchanged.
 #pragma once
 
 #include "models/module.h"
@@ -18,8 +19,8 @@ class Linear : public Module {
 };
 
 enum class ConvInit {
-  kUniform,    // PyTorch's default: uniform within 1 / sqrt(in * kernel^2)
-  kFanOut,     // torchvision's ResNet: normal, variance 2 / (out * kernel^2)
+  kUniform,  // PyTorch's default: uniform within 1 / sqrt(in * kernel^2)
+  kFanOut,   // torchvision's ResNet: normal, variance 2 / (out * kernel^2)
 };
 
 struct ConvShape {
@@ -52,7 +53,8 @@ class BatchNorm2d : public Module {
 
 at::Tensor max_pool(const at::Tensor& x, int64_t kernel, int64_t stride, int64_t padding = 0);
 at::Tensor mean_pool(const at::Tensor& x);  // [B, C, H, W] -> [B, C]
-// The same values in channels-last memory, also for one channel, where ATen takes any layout for it.
+// The same values in channels-last memory, also for one channel, where ATen takes any layout for
+// it.
 at::Tensor channels_last(const at::Tensor& x);
 
 }  // namespace lehr::models

@@ -1,5 +1,6 @@
-// One linear layer on the flattened input: logistic regression under cross-entropy, linear regression
-// under a squared error. Convex, hence the model against which everything else has to show its worth.
+// One linear layer on the flattened input: logistic regression under cross-entropy, linear
+// regression under a squared error. Convex, hence the model against which everything else has to
+// show its worth.
 #include <ATen/ATen.h>
 
 #include "models/entry.h"
@@ -28,7 +29,9 @@ std::shared_ptr<Model> make(const FieldSource&, const ModelContext& c) {
 }  // namespace
 
 ModelEntry logistic_model() {
-  return {"logistic", "one linear layer on the flattened input", true, true, section, make,
+  return {"logistic",    "one linear layer on the flattened input",
+          true,          true,
+          section,       make,
           FixedFields(), toy_table(12, 3)};
 }
 

@@ -1,5 +1,6 @@
-// Shapes of the ops that LibTorch 2.11 can run on the meta device from Python only: convolution, batch
-// norm and ReLU. Registered for the whole process; nothing else of ours depends on them being here.
+// Shapes of the ops that LibTorch 2.11 can run on the meta device from Python only: convolution,
+// batch norm and ReLU. Registered for the whole process; nothing else of ours depends on them being
+// here.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -11,9 +12,10 @@ int64_t extent(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int6
   return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
 }
 
-at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>&,
-                       at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                       bool transposed, at::IntArrayRef, int64_t groups) {
+at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
+                       const std::optional<at::Tensor>&, at::IntArrayRef stride,
+                       at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                       at::IntArrayRef, int64_t groups) {
   TORCH_CHECK(!transposed, "transposed convolution on the meta device");
   TORCH_CHECK(x.size(1) == weight.size(1) * groups, "convolution of ", x.size(1),
               " channels by a weight for ", weight.size(1) * groups);
@@ -26,9 +28,12 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const std:
   return at::empty(sizes, x.options(), x.suggest_memory_format());
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm(
-    const at::Tensor& x, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&,
-    const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, bool training, double, double) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm(const at::Tensor& x,
+                                                          const std::optional<at::Tensor>&,
+                                                          const std::optional<at::Tensor>&,
+                                                          const std::optional<at::Tensor>&,
+                                                          const std::optional<at::Tensor>&,
+                                                          bool training, double, double) {
   const at::TensorOptions statistics = x.options().dtype(at::kFloat);
   const int64_t channels = training ? x.size(1) : 0;
   return {at::empty_like(x), at::empty({channels}, statistics), at::empty({channels}, statistics)};

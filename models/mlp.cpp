@@ -56,7 +56,8 @@ class Mlp : public Model {
     const Scope scope(c.options, c.seed);
     int64_t width = input_size(c);
     for (size_t i = 0; i < fields.hidden.size(); ++i) {
-      hidden_.push_back(add<Linear>(scope, fmt::format("hidden{}", i + 1), width, fields.hidden[i]));
+      hidden_.push_back(
+          add<Linear>(scope, fmt::format("hidden{}", i + 1), width, fields.hidden[i]));
       width = fields.hidden[i];
     }
     output_ = add<Linear>(scope, "output", width, c.outputs);
@@ -86,9 +87,14 @@ std::shared_ptr<Model> make(const FieldSource& fields, const ModelContext& c) {
 }  // namespace
 
 ModelEntry mlp_model() {
-  return {"mlp", "hidden layers with an activation, and dropout, on the flattened input", true, true,
-          MlpFields::section, make,
-          FixedFields({{"model.hidden", IntList{16, 8}}, {"model.dropout", 0.1}}), toy_table(12, 3)};
+  return {"mlp",
+          "hidden layers with an activation, and dropout, on the flattened input",
+          true,
+          true,
+          MlpFields::section,
+          make,
+          FixedFields({{"model.hidden", IntList{16, 8}}, {"model.dropout", 0.1}}),
+          toy_table(12, 3)};
 }
 
 }  // namespace lehr::models

@@ -24,11 +24,15 @@ static StringList names() {
 Section ModelFields::section() {
   std::string text = "What the model computes:";
   for (const auto& entry : registry())
-    text += fmt::format("{} {} ({})", &entry == &registry().front() ? "" : ",", entry.name, entry.text);
+    text +=
+        fmt::format("{} {} ({})", &entry == &registry().front() ? "" : ",", entry.name, entry.text);
   Declare<ModelFields> d("model", "What computes outputs from inputs.");
-  d.field("name", &ModelFields::name, text + ".").choices(names()).synonyms({"type", "arch", "architecture"});
+  d.field("name", &ModelFields::name, text + ".")
+      .choices(names())
+      .synonyms({"type", "arch", "architecture"});
   d.field("init_from", &ModelFields::init_from,
-          "Run folder, checkpoint or .safetensors file whose weights to start from; \"\" for fresh ones.")
+          "Run folder, checkpoint or .safetensors file whose weights to start from; \"\" for fresh "
+          "ones.")
       .path()
       .synonyms({"pretrained", "base_model", "initial_load_path"});
   return d.section();

@@ -1,5 +1,6 @@
-// ResNet (He et al., CVPR 2016) with torchvision's structure, parameter names and initial values, so
-// that weights can be exchanged. Stride 2 sits in the 3 x 3 convolution of a bottleneck ("v1.5").
+// ResNet (He et al., CVPR 2016) with torchvision's structure, parameter names and initial values,
+// so that weights can be exchanged. Stride 2 sits in the 3 x 3 convolution of a bottleneck
+// ("v1.5").
 #include <ATen/ATen.h>
 
 #include <array>
@@ -75,7 +76,8 @@ class Block : public Module {
       stage(scope, conv(in, width, 3, stride));
       stage(scope, conv(width, width, 3, 1));
     }
-    if (stride != 1 || in != out) downsample_ = add<Downsample>(scope, "downsample", in, out, stride);
+    if (stride != 1 || in != out)
+      downsample_ = add<Downsample>(scope, "downsample", in, out, stride);
   }
 
   at::Tensor forward(const at::Tensor& x) {
@@ -105,8 +107,8 @@ class Layer : public Module {
   Layer(const Scope& scope, const Depth& d, size_t group, int64_t in, int64_t width) {
     const int64_t out = d.bottleneck ? 4 * width : width;
     for (int64_t i = 0; i < d.blocks[group]; ++i)
-      blocks_.push_back(add<Block>(scope, fmt::format("{}", i), d.bottleneck, i == 0 ? in : out, width,
-                                   i == 0 && group > 0 ? 2 : 1));
+      blocks_.push_back(add<Block>(scope, fmt::format("{}", i), d.bottleneck, i == 0 ? in : out,
+                                   width, i == 0 && group > 0 ? 2 : 1));
   }
   at::Tensor forward(at::Tensor x) {
     for (const auto& block : blocks_) x = block->forward(x);
@@ -123,7 +125,8 @@ class Resnet : public Model {
       : pools_(fields.stem == "imagenet") {
     const Scope scope(c.options, c.seed);
     int64_t in = fields.width;
-    conv1_ = add<Conv2d>(scope, "conv1", pools_ ? conv(c.channels, in, 7, 2) : conv(c.channels, in, 3, 1));
+    conv1_ = add<Conv2d>(scope, "conv1",
+                         pools_ ? conv(c.channels, in, 7, 2) : conv(c.channels, in, 3, 1));
     bn1_ = add<BatchNorm2d>(scope, "bn1", in);
     for (size_t group = 0; group < 4; ++group) {
       const int64_t width = fields.width << group;
@@ -160,8 +163,12 @@ std::shared_ptr<Model> make(const FieldSource& source, const ModelContext& c) {
 }  // namespace
 
 ModelEntry resnet_model() {
-  return {"resnet", "ResNet-18, 34, 50 or 101, equal to torchvision's for the same weights", true, false,
-          ResnetFields::section, make,
+  return {"resnet",
+          "ResNet-18, 34, 50 or 101, equal to torchvision's for the same weights",
+          true,
+          false,
+          ResnetFields::section,
+          make,
           FixedFields({{"model.stem", std::string("cifar")}, {"model.width", int64_t{4}}}),
           toy_images(3, 16, 4)};
 }
