@@ -210,6 +210,15 @@ TEST(Recipe, LeavesDefaultAndOverriddenPathsToTheWorkingDirectory) {
             folder / "checkpoints");
 }
 
+TEST(Recipe, NeverWritesAPathThatWouldReadBackAsTheDefault) {
+  TemporaryFolder folder;
+  folder.write("sub/base.yaml", "data: {train: x}\ncheckpoint: {folder: ../checkpoints}\n");
+  auto path = folder.write("r.yaml", "extends: sub/base.yaml\n");
+  Recipe r = Recipe::load(path, {}, sections());
+  EXPECT_EQ(r.get<sample::Checkpoint>().folder, folder / "checkpoints");
+  EXPECT_NE(r.resolved().find("folder: ./checkpoints\n"), std::string::npos);
+}
+
 TEST(Recipe, ADefaultPathInAReferenceStaysWithTheWorkingDirectory) {
   TemporaryFolder folder;
   auto path = folder.write("r.yaml", "data:\n  train: ${checkpoint.folder}/x\n");
