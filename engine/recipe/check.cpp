@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engine/recipe/names.h"
 #include "engine/recipe/paths.h"
@@ -17,7 +18,7 @@ using State = Slot::State;
 class Checker {
  public:
   Checker(const std::vector<Section>& sections, const Layers& layers, Mistakes& mistakes)
-      : sections_(sections), layers_(layers), mistakes_(mistakes), names_(sections) {
+      : sections_(sections), layers_(layers), mistakes_(mistakes) {
     for (const auto& section : sections) {
       for (const auto& field : section.fields) {
         std::string key = section.name + "." + field.name;
@@ -40,13 +41,19 @@ class Checker {
   }
 
  private:
+  // only a recipe with mistakes needs them
+  const Names& names() {
+    if (!names_) names_.emplace(sections_);
+    return *names_;
+  }
+
   void section(const Entry& entry) {
     auto known = std::find_if(sections_.begin(), sections_.end(),
                               [&](const Section& s) { return s.name == entry.key; });
     if (known == sections_.end()) {
       bool is_section = entry.value->kind == Node::Kind::kMap || entry.value->is_nothing();
       mistakes_.add(entry.mark, shown(entry.key), is_section ? "unknown section" : "unknown key",
-                    mistakes_.full() ? "" : names_.top_level_hint(entry.key));
+                    mistakes_.full() ? "" : names().top_level_hint(entry.key));
       return;
     }
     section_marks_[entry.key] = entry.mark;
@@ -92,7 +99,7 @@ class Checker {
       hint = fmt::format("nest it as \"{}: {{{}: ...}}\"", entry.key.substr(0, dot),
                          entry.key.substr(dot + 1));
     } else if (!mistakes_.full()) {
-      hint = names_.hint(section, dotted);
+      hint = names().hint(section, dotted);
     }
     mistakes_.add(entry.mark, section + "." + shown(dotted), "unknown key", hint);
   }
@@ -267,7 +274,7 @@ class Checker {
     if (found == slots_.index.end()) {
       size_t dot = key.find('.');
       return fail("refers to an unknown key",
-                  mistakes_.full() ? "" : names_.hint(key.substr(0, dot), key.substr(dot + 1)));
+                  mistakes_.full() ? "" : names().hint(key.substr(0, dot), key.substr(dot + 1)));
     }
     Slot& target = slots_.list[found->second];
     if (target.state == State::kVisiting) return fail("refers to itself: " + circle(key));
@@ -283,7 +290,7 @@ class Checker {
   const std::vector<Section>& sections_;
   const Layers& layers_;
   Mistakes& mistakes_;
-  Names names_;
+  std::optional<Names> names_;
   Slots slots_;
   std::map<std::string, Mark> section_marks_;
   std::vector<std::string> chain_;  // keys being resolved, outermost first

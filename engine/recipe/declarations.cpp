@@ -42,16 +42,17 @@ void check_field(const Section& section, const Field& field) {
 }
 
 void check_pair(const Section& section, const Field& a, const Field& b) {
-  std::string key = section.name + "." + a.name;
-  if (b.name.starts_with(a.name + ".")) fault(key, fmt::format("{} lies below it", b.name));
+  if (b.name.size() > a.name.size() && b.name[a.name.size()] == '.' && b.name.starts_with(a.name)) {
+    fault(section.name + "." + a.name, fmt::format("{} lies below it", b.name));
+  }
   if (a.name != b.name || (a.type == b.type && a.default_value == b.default_value)) return;
   auto shared = [&](const std::string& value) {
     return std::find(b.when_values.begin(), b.when_values.end(), value) != b.when_values.end();
   };
-  bool both = a.when_key.empty() || b.when_key.empty() ||
-              (a.when_key == b.when_key &&
-               std::any_of(a.when_values.begin(), a.when_values.end(), shared));
-  if (both) fault(key, "is declared twice with another type or default");
+  bool both =
+      a.when_key.empty() || b.when_key.empty() ||
+      (a.when_key == b.when_key && std::any_of(a.when_values.begin(), a.when_values.end(), shared));
+  if (both) fault(section.name + "." + a.name, "is declared twice with another type or default");
 }
 
 }  // namespace

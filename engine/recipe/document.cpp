@@ -55,12 +55,16 @@ std::string reference(const std::vector<Section>& sections) {
   std::string out =
       "# Every field of a recipe\n\n"
       "Written from the declarations in the code; do not edit it.\n\n"
-      "A recipe is YAML: sections that hold keys. `extends: base.yaml` inherits from a file in the\n"
-      "same folder or below it, `${section.key}` stands for another field (`$${` for a plain `${`),\n"
+      "A recipe is YAML: sections that hold keys. `extends: base.yaml` inherits from a file in "
+      "the\n"
+      "same folder or below it, `${section.key}` stands for another field (`$${` for a plain "
+      "`${`),\n"
       "`--set section.key=value` overrides. A dotted name is a nested mapping. A duration is a\n"
-      "number of steps, or has a unit: `500`, `2ep`, `30min`, `10000samples`, `1e9tok`. A relative\n"
+      "number of steps, or has a unit: `500`, `2ep`, `30min`, `10000samples`, `1e9tok`. A "
+      "relative\n"
       "path starts at the folder of the file in which it is written (on the command line and in a\n"
-      "default: at the working directory). *Resume*: `free` marks a field that may change between a\n"
+      "default: at the working directory). *Resume*: `free` marks a field that may change between "
+      "a\n"
       "save and its resume without breaking exactness.\n";
   for (const auto& section : merge(sections)) {
     out += fmt::format("\n## {}\n\n", section.name);

@@ -121,7 +121,8 @@ NodePtr override_tree(const std::string& text, int order, Mistakes& mistakes) {
   }
   bool is_key = equals != std::string::npos && names.size() >= 2 && names.size() < kMaxDepth;
   for (const auto& name : names) is_key &= !name.empty() && name.size() <= kMaxKeyBytes;
-  if (!is_key) return fail("not of the form section.key=value", "for example --set training.seed=1");
+  if (!is_key)
+    return fail("not of the form section.key=value", "for example --set training.seed=1");
   if (!check_text(text, source, mistakes)) return nullptr;
 
   std::string value = text.substr(equals + 1);

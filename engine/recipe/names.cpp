@@ -50,12 +50,10 @@ const std::map<std::string, std::vector<std::string>>& foreign_words() {
     add({"lr_scheduler.name"}, {"lr_scheduler_type", "decay_type", "lr_policy"});
     add({"lr_scheduler.warmup_steps"}, {"warmup", "num_warmup_steps", "t_warmup", "warmup_ratio"});
     add({"lr_scheduler.min_lr_factor"}, {"min_lr", "alpha_f", "end_lr"});
-    add({"training.max_grad_norm"},
-        {"gradient_clip_val", "clip_grad_norm", "max_norm", "gradient_clipping", "grad_clip",
-         "clipping_threshold"});
-    add({"training.precision"},
-        {"dtype", "bf16", "fp16", "amp", "mixed_precision", "use_mixed_precision",
-         "mixed_precision_param"});
+    add({"training.max_grad_norm"}, {"gradient_clip_val", "clip_grad_norm", "max_norm",
+                                     "gradient_clipping", "grad_clip", "clipping_threshold"});
+    add({"training.precision"}, {"dtype", "bf16", "fp16", "amp", "mixed_precision",
+                                 "use_mixed_precision", "mixed_precision_param"});
     add({"training.ema_decay"}, {"ema"});
     add({"training.seed"}, {"seed", "random_seed", "manual_seed"});
     add({"training.deterministic"}, {"full_determinism", "deterministic_mode"});
@@ -75,9 +73,8 @@ const std::map<std::string, std::vector<std::string>>& foreign_words() {
         {"save_total_limit", "save_num_checkpoints_to_keep", "save_top_k"});
     add({"checkpoint.resume"},
         {"resume", "resume_from_checkpoint", "load_path", "autoresume", "ckpt_path", "load_step"});
-    add({"validation.interval"},
-        {"eval_steps", "eval_interval", "val_check_interval", "eval_strategy",
-         "run_val_every_n_steps", "evals_per_epoch"});
+    add({"validation.interval"}, {"eval_steps", "eval_interval", "val_check_interval",
+                                  "eval_strategy", "run_val_every_n_steps", "evals_per_epoch"});
     add({"validation.monitor"}, {"metric_for_best_model", "validation_metric"});
     add({"validation.mode"}, {"greater_is_better"});
     add({"early_stopping.patience"}, {"early_stopping_patience", "patience", "early_stop"});
@@ -139,12 +136,12 @@ Names::Names(const std::vector<Section>& sections) {
 }
 
 bool Names::has(const std::string& key) const {
-  return contains(sections_, key) || std::any_of(known_.begin(), known_.end(), [&](const Known& k) {
-           return k.key() == key;
-         });
+  return contains(sections_, key) ||
+         std::any_of(known_.begin(), known_.end(), [&](const Known& k) { return k.key() == key; });
 }
 
-// Keys that were certainly meant: a synonym in the section, the name in another one, a synonym there.
+// Keys that were certainly meant: a synonym in the section, the name in another one, a synonym
+// there.
 Names::Found Names::exact(const std::string& section, const std::string& dotted) const {
   Found here, named, elsewhere;
   std::string full = section.empty() ? dotted : section + "." + dotted;

@@ -10,7 +10,8 @@ namespace {
 std::string usable(const Node& node) {
   bool as_written = !node.base || node.base->folder.empty() || node.text.empty() ||
                     fs::path(node.text).is_absolute();
-  return as_written ? node.text : (fs::path(node.base->folder) / node.text).lexically_normal().string();
+  return as_written ? node.text
+                    : (fs::path(node.base->folder) / node.text).lexically_normal().string();
 }
 
 std::string from_folder(const Node& node, const std::string& folder) {

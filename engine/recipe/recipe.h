@@ -17,24 +17,26 @@ std::vector<Section> merge(const std::vector<Section>& sections);
 class Recipe : public FieldSource {
  public:
   // Reads `path` with everything it extends, applies overrides ("optimizer.lr=3e-4"), resolves
-  // ${section.key}, checks every field. All mistakes of a file are in one Error{kRecipe}, one per line
-  // "file:line:column: section.key: what; hint".
+  // ${section.key}, checks every field. All mistakes of a file are in one Error{kRecipe}, one per
+  // line "file:line:column: section.key: what; hint".
   static Recipe load(const std::string& path, const std::vector<std::string>& overrides,
                      const std::vector<Section>& sections);
   // The same from text (a resolved recipe inside a checkpoint or artefact), which may not extend
-  // anything; `origin` names it in errors. `folder` is where its relative paths start: the folder() of
-  // the recipe that was resolved; without it, the folder of `origin`.
+  // anything; `origin` names it in errors. `folder` is where its relative paths start: the folder()
+  // of the recipe that was resolved; without it, the folder of `origin`.
   static Recipe parse(const std::string& text, const std::string& origin,
-                      const std::vector<std::string>& overrides, const std::vector<Section>& sections,
+                      const std::vector<std::string>& overrides,
+                      const std::vector<Section>& sections,
                       const std::optional<std::string>& folder = std::nullopt);
 
-  const std::string& path() const;         // as given
-  std::string stem() const;                // "fashion_mnist_cnn"
-  const std::string& folder() const;       // relative paths in resolved() start here
-  std::string resolved() const;            // YAML of every active field, comments with units; re-readable
-  std::string hash() const;                // SHA-256 of resolved()
-  std::string where(const std::string& key) const;  // "file:line:column" of "section.key", or "default"
-  bool was_set(const std::string& key) const;       // in a file or an override
+  const std::string& path() const;    // as given
+  std::string stem() const;           // "fashion_mnist_cnn"
+  const std::string& folder() const;  // relative paths in resolved() start here
+  std::string resolved() const;  // YAML of every active field, comments with units; re-readable
+  std::string hash() const;      // SHA-256 of resolved()
+  std::string where(
+      const std::string& key) const;           // "file:line:column" of "section.key", or "default"
+  bool was_set(const std::string& key) const;  // in a file or an override
   // Of an active field. Paths open from the working directory: a relative one was joined with the
   // folder of the file that it is written in; one equal to its default stays as it is.
   const Value& value(const std::string& key) const;

@@ -87,10 +87,15 @@ std::string bool_hint(const Node& node) {
 
 FieldType item_type(FieldType list) {
   switch (list) {
-    case FieldType::kIntList: return FieldType::kInt;
-    case FieldType::kFloatList: case FieldType::kFloatMap: return FieldType::kFloat;
-    case FieldType::kPathList: return FieldType::kPath;
-    default: return FieldType::kString;
+    case FieldType::kIntList:
+      return FieldType::kInt;
+    case FieldType::kFloatList:
+    case FieldType::kFloatMap:
+      return FieldType::kFloat;
+    case FieldType::kPathList:
+      return FieldType::kPath;
+    default:
+      return FieldType::kString;
   }
 }
 
@@ -129,7 +134,8 @@ std::optional<Value> read_scalar(FieldType type, const Node& node, Wrong& wrong)
       if (value && std::isfinite(value->value)) return *value;
       return bad("write for example 500 (steps), 2ep, 30min, 10000samples or 1e9tok");
     }
-    default: return node.text;
+    default:
+      return node.text;
   }
 }
 
@@ -151,8 +157,8 @@ bool check_limits(const Field& field, const Node& node, const Value& value, Wron
   }
   if (!field.minimum && !field.maximum) return true;
   double number = as_number(value);
-  bool low = field.minimum && (field.exclusive_minimum ? number <= *field.minimum
-                                                       : number < *field.minimum);
+  bool low = field.minimum &&
+             (field.exclusive_minimum ? number <= *field.minimum : number < *field.minimum);
   if (!low && !(field.maximum && number > *field.maximum)) return true;
   wrong = {fmt::format("must be {}, not {}", limits_text(field), described(node)), ""};
   return false;
@@ -244,17 +250,28 @@ std::string choices_text(const Field& field, const char* last) {
 
 std::string type_text(FieldType type) {
   switch (type) {
-    case FieldType::kBool: return "true or false";
-    case FieldType::kInt: return "a whole number";
-    case FieldType::kFloat: return "a number";
-    case FieldType::kString: return "text";
-    case FieldType::kPath: return "a path";
-    case FieldType::kDuration: return "a duration";
-    case FieldType::kIntList: return "a list of whole numbers";
-    case FieldType::kFloatList: return "a list of numbers";
-    case FieldType::kStringList: return "a list of texts";
-    case FieldType::kPathList: return "a list of paths";
-    default: return "a mapping of names to numbers";
+    case FieldType::kBool:
+      return "true or false";
+    case FieldType::kInt:
+      return "a whole number";
+    case FieldType::kFloat:
+      return "a number";
+    case FieldType::kString:
+      return "text";
+    case FieldType::kPath:
+      return "a path";
+    case FieldType::kDuration:
+      return "a duration";
+    case FieldType::kIntList:
+      return "a list of whole numbers";
+    case FieldType::kFloatList:
+      return "a list of numbers";
+    case FieldType::kStringList:
+      return "a list of texts";
+    case FieldType::kPathList:
+      return "a list of paths";
+    default:
+      return "a mapping of names to numbers";
   }
 }
 

@@ -14,13 +14,13 @@ namespace lehr::recipe {
 std::optional<Value> read_value(const Field& field, const std::string& key, const Node& node,
                                 Mistakes& mistakes);
 
-NodePtr to_node(const Value& value);       // reads back as the same value
-std::string flow_text(const Node& node);   // one line of YAML; `${` is escaped
+NodePtr to_node(const Value& value);         // reads back as the same value
+std::string flow_text(const Node& node);     // one line of YAML; `${` is escaped
 std::string value_text(const Value& value);  // of a scalar: the bare text, as in `when` values
 
 std::string limits_text(const Field& field);  // "above 0 and at most 1", "" without limits
 std::string choices_text(const Field& field, const char* last = ", ");  // "a, b or c" with " or "
-std::string type_text(FieldType type);        // "a whole number"
+std::string type_text(FieldType type);                                  // "a whole number"
 bool is_path(FieldType type);
 bool is_text(FieldType type);  // texts, paths and lists of them
 

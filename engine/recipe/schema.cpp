@@ -1,8 +1,7 @@
-// The JSON Schema (draft 2020-12) of recipe files as written, for editors: nothing is required, since
-// a file may extend another, and any value may be a text with a reference in it.
-#include <nlohmann/json.hpp>
-
+// The JSON Schema (draft 2020-12) of recipe files as written, for editors: nothing is required,
+// since a file may extend another, and any value may be a text with a reference in it.
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "engine/recipe/recipe.h"
 #include "engine/recipe/scalars.h"
@@ -62,16 +61,25 @@ Json list_of(Json item) { return {{"type", "array"}, {"items", or_reference(std:
 
 Json value_schema(const Field& field) {
   switch (field.type) {
-    case FieldType::kBool: return {{"type", "boolean"}};
-    case FieldType::kInt: return numbers("integer", field);
-    case FieldType::kFloat: return numbers("number", field);
-    case FieldType::kDuration: return {{"$ref", "#/$defs/duration"}};
-    case FieldType::kIntList: return list_of(numbers("integer", field));
-    case FieldType::kFloatList: return list_of(numbers("number", field));
-    case FieldType::kStringList: case FieldType::kPathList: return list_of(texts(field));
+    case FieldType::kBool:
+      return {{"type", "boolean"}};
+    case FieldType::kInt:
+      return numbers("integer", field);
+    case FieldType::kFloat:
+      return numbers("number", field);
+    case FieldType::kDuration:
+      return {{"$ref", "#/$defs/duration"}};
+    case FieldType::kIntList:
+      return list_of(numbers("integer", field));
+    case FieldType::kFloatList:
+      return list_of(numbers("number", field));
+    case FieldType::kStringList:
+    case FieldType::kPathList:
+      return list_of(texts(field));
     case FieldType::kFloatMap:
       return {{"type", "object"}, {"additionalProperties", or_reference(numbers("number", field))}};
-    default: return texts(field);
+    default:
+      return texts(field);
   }
 }
 
@@ -137,12 +145,11 @@ std::string json_schema(const std::vector<Section>& sections) {
       {"$defs",
        {{"reference", {{"type", "string"}, {"pattern", "\\$\\{"}}},
         {"duration",
-         {{"anyOf",
-           Json::array({{{"type", "number"}, {"minimum", 0}},
-                        {{"type", "string"},
-                         {"pattern",
-                          "^[0-9.][0-9.eE+-]* *(steps?|ep|epochs?|s|sec|min|h|d|samples|"
-                          "tok|tokens)?$"}}})}}}}},
+         {{"anyOf", Json::array({{{"type", "number"}, {"minimum", 0}},
+                                 {{"type", "string"},
+                                  {"pattern",
+                                   "^[0-9.][0-9.eE+-]* *(steps?|ep|epochs?|s|sec|min|h|d|samples|"
+                                   "tok|tokens)?$"}}})}}}}},
       {"properties",
        {{"extends",
          {{"type", "string"},

@@ -119,7 +119,8 @@ bool check_text(const std::string& text, const SourcePtr& source, Mistakes& mist
                    code == 0 ? "is this a text file?" : "remove it, or escape it in \"\"");
       return false;
     }
-    bool line_ends = code == '\n' || (code == '\r' && (at + 1 >= text.size() || text[at + 1] != '\n'));
+    bool line_ends =
+        code == '\n' || (code == '\r' && (at + 1 >= text.size() || text[at + 1] != '\n'));
     mark.line += line_ends;
     mark.column = line_ends ? 1 : mark.column + 1;
     at += length;

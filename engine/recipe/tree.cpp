@@ -67,14 +67,15 @@ class Builder {
     const auto& at = parser_.problem_mark;
     std::string what = fmt::format("not valid YAML: {}", parser_.problem ? parser_.problem : "?");
     if (parser_.context && parser_.context_mark.line != at.line) {
-      what += fmt::format(" {} that begins on line {}", parser_.context,
-                          parser_.context_mark.line + 1);
+      what +=
+          fmt::format(" {} that begins on line {}", parser_.context, parser_.context_mark.line + 1);
     } else if (parser_.context) {
       what += fmt::format(" {}", parser_.context);
     }
     std::string hint;
     if (what.find("cannot start any token") != std::string::npos) {
-      hint = character(at.index) == '\t' ? "indent with spaces, not tabs" : "put the value in quotes";
+      hint =
+          character(at.index) == '\t' ? "indent with spaces, not tabs" : "put the value in quotes";
     }
     fail(to_mark(at), what, hint);
   }

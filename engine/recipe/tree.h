@@ -42,7 +42,8 @@ struct Node {
 // (the first one stays); anything worse is added and gives nullptr.
 NodePtr parse_tree(const std::string& text, const SourcePtr& source, Mistakes& mistakes);
 
-// `over` laid on `base`: mappings are merged key by key, anything else replaces. Either may be null.
+// `over` laid on `base`: mappings are merged key by key, anything else replaces. Either may be
+// null.
 NodePtr merge_trees(const NodePtr& base, const NodePtr& over);
 
 NodePtr scalar_node(std::string text, bool quoted, const Mark& mark, const SourcePtr& base);

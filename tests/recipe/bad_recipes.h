@@ -50,7 +50,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "training: {batch_size: 8}\n",
        {},
-       "r.yaml:2:12: training.batch_size: unknown key; did you mean training.micro_batch_size or training.global_batch_size?"},
+       "r.yaml:2:12: training.batch_size: unknown key; did you mean training.micro_batch_size or "
+       "training.global_batch_size?"},
       {"AFieldNameInAnotherSection",
        "data: {train: x}\n"
        "model: {seed: 8}\n",
@@ -65,7 +66,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "training: {Micro-Batch-Size: 8}\n",
        {},
-       "r.yaml:2:12: training.Micro-Batch-Size: unknown key; did you mean training.micro_batch_size?"},
+       "r.yaml:2:12: training.Micro-Batch-Size: unknown key; did you mean "
+       "training.micro_batch_size?"},
       {"AnotherSpellingOfASection",
        "data: {train: x}\n"
        "Training: {seed: 8}\n",
@@ -80,7 +82,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "qqqqqqqq: {a: 8}\n",
        {},
-       "r.yaml:2:1: qqqqqqqq: unknown section; the sections are model, data, loss, optimizer, training, checkpoint"},
+       "r.yaml:2:1: qqqqqqqq: unknown section; the sections are model, data, loss, optimizer, "
+       "training, checkpoint"},
       {"AMisspeltSection",
        "data: {train: x}\n"
        "optimzier: {lr: 8}\n",
@@ -171,7 +174,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "training: {deterministic: 'true'}\n",
        {},
-       "r.yaml:2:27: training.deterministic: must be true or false, not the text \"true\"; write true"},
+       "r.yaml:2:27: training.deterministic: must be true or false, not the text \"true\"; write "
+       "true"},
       {"AFractionForAWholeNumber",
        "data: {train: x}\n"
        "training: {seed: 1.5}\n",
@@ -201,7 +205,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "training: {seed: 9223372036854775808}\n",
        {},
-       "r.yaml:2:18: training.seed: must be a whole number, not '9223372036854775808'; it does not fit into 64 bits"},
+       "r.yaml:2:18: training.seed: must be a whole number, not '9223372036854775808'; it does not "
+       "fit into 64 bits"},
       {"TextForANumber",
        "data: {train: x}\n"
        "optimizer: {lr: fast}\n",
@@ -233,7 +238,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "model:\n"
        "  init_from:\n",
        {},
-       "r.yaml:3:13: model.init_from: has no value; write \"\" for an empty text, or remove the key"},
+       "r.yaml:3:13: model.init_from: has no value; write \"\" for an empty text, or remove the "
+       "key"},
       {"AListForANumber",
        "data: {train: x}\n"
        "optimizer: {lr: [1]}\n",
@@ -259,7 +265,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "optimizer: {freeze: [[a]]}\n",
        {},
-       "r.yaml:2:22: optimizer.freeze: item 1 must be text, not a list; remove the brackets or the dash"},
+       "r.yaml:2:22: optimizer.freeze: item 1 must be text, not a list; remove the brackets or the "
+       "dash"},
       {"AWrongValueOfAMapping",
        "data: {train: x}\n"
        "loss: {class_weights: {cat: 0, dog: x}}\n",
@@ -270,7 +277,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "loss: {class_weights: [1, 2]}\n",
        {},
-       "r.yaml:2:23: loss.class_weights: must be a mapping of names to numbers, not a list; write for example {cat: 1, dog: 2.5}"},
+       "r.yaml:2:23: loss.class_weights: must be a mapping of names to numbers, not a list; write "
+       "for example {cat: 1, dog: 2.5}"},
       {"ANumberOutOfARange",
        "data: {train: x, validation_fraction: 1.5}\n",
        {},
@@ -289,7 +297,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "checkpoint: {interval: 5 parsecs}\n",
        {},
-       "r.yaml:2:24: checkpoint.interval: must be a duration, not '5 parsecs'; write for example 500 (steps), 2ep, 30min, 10000samples or 1e9tok"},
+       "r.yaml:2:24: checkpoint.interval: must be a duration, not '5 parsecs'; write for example "
+       "500 (steps), 2ep, 30min, 10000samples or 1e9tok"},
       {"ADurationOfZero",
        "data: {train: x}\n"
        "checkpoint: {interval: 0}\n",
@@ -299,7 +308,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "checkpoint: {interval: 1e308d}\n",
        {},
-       "r.yaml:2:24: checkpoint.interval: must be a duration, not '1e308d'; write for example 500 (steps), 2ep, 30min, 10000samples or 1e9tok"},
+       "r.yaml:2:24: checkpoint.interval: must be a duration, not '1e308d'; write for example 500 "
+       "(steps), 2ep, 30min, 10000samples or 1e9tok"},
       {"AValueNearAChoice",
        "data: {train: x}\n"
        "optimizer: {name: adam}\n",
@@ -331,7 +341,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "  name: cnn\n"
        "  hidden: [4]\n",
        {},
-       "r.yaml:4:11: model.hidden: must be a whole number, not a list; remove the brackets or the dash"},
+       "r.yaml:4:11: model.hidden: must be a whole number, not a list; remove the brackets or the "
+       "dash"},
       {"NothingAboutFieldsOfAMisspeltModel",
        "data: {train: x}\n"
        "model: {name: cmm, hidden: x}\n",
@@ -341,7 +352,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "loss: {note: \"${optimizer.learning_rate}\"}\n",
        {},
-       "r.yaml:2:14: loss.note: '${optimizer.learning_rate}' refers to an unknown key; did you mean optimizer.lr?"},
+       "r.yaml:2:14: loss.note: '${optimizer.learning_rate}' refers to an unknown key; did you "
+       "mean optimizer.lr?"},
       {"AReferenceToAnUnusedKey",
        "data: {train: x}\n"
        "model: {name: logistic}\n"
@@ -352,17 +364,20 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "loss: {note: \"${HOME}\"}\n",
        {},
-       "r.yaml:2:14: loss.note: '${HOME}' is not a reference; write ${section.key}, or $${ for a plain ${"},
+       "r.yaml:2:14: loss.note: '${HOME}' is not a reference; write ${section.key}, or $${ for a "
+       "plain ${"},
       {"AReferenceWithoutAnEnd",
        "data: {train: x}\n"
        "loss: {note: \"${model.name\"}\n",
        {},
-       "r.yaml:2:14: loss.note: '${model.name' has no closing brace; write ${section.key}, or $${ for a plain ${"},
+       "r.yaml:2:14: loss.note: '${model.name' has no closing brace; write ${section.key}, or $${ "
+       "for a plain ${"},
       {"AReferenceOfAnotherLanguage",
        "data: {train: x}\n"
        "loss: {note: \"${oc.env:HOME}\"}\n",
        {},
-       "r.yaml:2:14: loss.note: '${oc.env:HOME}' is not a reference; write ${section.key}, or $${ for a plain ${"},
+       "r.yaml:2:14: loss.note: '${oc.env:HOME}' is not a reference; write ${section.key}, or $${ "
+       "for a plain ${"},
       {"AReferenceToItself",
        "data: {train: x}\n"
        "loss: {note: \"${loss.note}\"}\n",
@@ -373,7 +388,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "loss: {note: \"a${model.init_from}\"}\n"
        "model: {init_from: \"${loss.note}b\"}\n",
        {},
-       "r.yaml:2:14: loss.note: '${model.init_from}' refers to itself: model.init_from -> loss.note -> model.init_from"},
+       "r.yaml:2:14: loss.note: '${model.init_from}' refers to itself: model.init_from -> "
+       "loss.note -> model.init_from"},
       {"ACircleThroughACondition",
        "data: {train: x}\n"
        "model:\n"
@@ -415,12 +431,14 @@ inline const std::vector<BadRecipe>& bad_recipes() {
       {"AnOverrideWithoutAnEnd",
        "data: {train: x}\n",
        {"optimizer.betas=[1, 2"},
-       "--set optimizer.betas: not valid YAML: did not find expected ',' or ']' while parsing a flow sequence that begins on line 1"},
+       "--set optimizer.betas: not valid YAML: did not find expected ',' or ']' while parsing a "
+       "flow sequence that begins on line 1"},
       {"AnOverrideOfTheWrongModel",
        "data: {train: x}\n"
        "model: {name: cnn, hidden: 4}\n",
        {"model.name=logistic"},
-       "r.yaml:2:20: model.hidden: belongs to model.name mlp or cnn, not logistic; remove it (model.name comes from --set model.name)"},
+       "r.yaml:2:20: model.hidden: belongs to model.name mlp or cnn, not logistic; remove it "
+       "(model.name comes from --set model.name)"},
       {"ExtendsInAText",
        "extends: base.yaml\n",
        {},
@@ -456,16 +474,19 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data:\n"
        "\011train: x\n",
        {},
-       "r.yaml:2:1: not valid YAML: found character that cannot start any token while scanning for the next token; indent with spaces, not tabs"},
+       "r.yaml:2:1: not valid YAML: found character that cannot start any token while scanning for "
+       "the next token; indent with spaces, not tabs"},
       {"AMissingBracket",
        "data: {train: x\n"
        "optimizer: {lr: 1}\n",
        {},
-       "r.yaml:2:10: not valid YAML: did not find expected ',' or '}' while parsing a flow mapping that begins on line 1"},
+       "r.yaml:2:10: not valid YAML: did not find expected ',' or '}' while parsing a flow mapping "
+       "that begins on line 1"},
       {"AReservedCharacter",
        "data: {train: @x}\n",
        {},
-       "r.yaml:1:15: not valid YAML: found character that cannot start any token while scanning for the next token; put the value in quotes"},
+       "r.yaml:1:15: not valid YAML: found character that cannot start any token while scanning "
+       "for the next token; put the value in quotes"},
       {"AKeyThatIsAList",
        "? [a]\n"
        ": 1\n",
@@ -475,10 +496,7 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "&a data: {train: x}\n",
        {},
        "r.yaml:1:1: a key cannot have an anchor; remove the &"},
-      {"AnUnknownAlias",
-       "data: {train: *x}\n",
-       {},
-       "r.yaml:1:15: unknown alias *x"},
+      {"AnUnknownAlias", "data: {train: *x}\n", {}, "r.yaml:1:15: unknown alias *x"},
       {"AnAliasInsideItself",
        "data: &d {train: *d}\n",
        {},

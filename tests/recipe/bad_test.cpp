@@ -13,8 +13,9 @@ class BadRecipes : public testing::TestWithParam<BadRecipe> {};
 
 TEST_P(BadRecipes, AreToldInExactWords) {
   const auto& bad = GetParam();
-  EXPECT_EQ(mistakes_of([&] { Recipe::parse(bad.text, "r.yaml", bad.overrides, sample::sections()); }),
-            bad.mistakes);
+  EXPECT_EQ(
+      mistakes_of([&] { Recipe::parse(bad.text, "r.yaml", bad.overrides, sample::sections()); }),
+      bad.mistakes);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, BadRecipes, testing::ValuesIn(bad_recipes()),
@@ -70,9 +71,10 @@ TEST(BadFiles, ABaseLiesInsideTheFolderOfTheRecipe) {
   TemporaryFolder folder;
   folder.write("secret.yaml", "data: {train: x}\n");
   folder.write("in/r.yaml", "extends: ../secret.yaml\n");
-  EXPECT_EQ(mistakes_in(folder, "in/r.yaml"),
-            "@/in/r.yaml:1:10: extends: '../secret.yaml' lies outside the folder of the recipe; keep "
-            "the base beside the recipe, or below it");
+  EXPECT_EQ(
+      mistakes_in(folder, "in/r.yaml"),
+      "@/in/r.yaml:1:10: extends: '../secret.yaml' lies outside the folder of the recipe; keep "
+      "the base beside the recipe, or below it");
   folder.write("in/r.yaml", "extends: " + (folder / "in/b.yaml") + "\n");
   EXPECT_EQ(mistakes_in(folder, "in/r.yaml"),
             "@/in/r.yaml:1:10: extends: must be relative to this file; keep the base beside the "
@@ -80,9 +82,10 @@ TEST(BadFiles, ABaseLiesInsideTheFolderOfTheRecipe) {
   // a link leads out of it too
   std::filesystem::create_symlink(folder / "secret.yaml", folder / "in/link.yaml");
   folder.write("in/r.yaml", "extends: link.yaml\n");
-  EXPECT_EQ(mistakes_in(folder, "in/r.yaml"),
-            "@/in/r.yaml:1:10: extends: 'link.yaml' lies outside the folder of the recipe; keep the "
-            "base beside the recipe, or below it");
+  EXPECT_EQ(
+      mistakes_in(folder, "in/r.yaml"),
+      "@/in/r.yaml:1:10: extends: 'link.yaml' lies outside the folder of the recipe; keep the "
+      "base beside the recipe, or below it");
   // a base further down is held to the folder of the recipe, not to its own
   folder.write("in/sub/base.yaml", "extends: ../../secret.yaml\n");
   folder.write("in/r.yaml", "extends: sub/base.yaml\n");

@@ -135,7 +135,10 @@ std::vector<Hostile> hostile() {
       {"NulBytes", std::string(kMiB, '\0'),
        "@:1:1: character U+0000 is not allowed; is this a text file?"},
       {"ByteNoise", times("\xff\xfe\x80"), "@:1:1: byte 0xff is not UTF-8; save the file as UTF-8"},
-      {"Utf16", std::string("\xff\xfe" "a\0:\0", 6),
+      {"Utf16",
+       std::string("\xff\xfe"
+                   "a\0:\0",
+                   6),
        "@:1:1: byte 0xff is not UTF-8; save the file as UTF-8"},
       {"NothingAtAll", "", "@: is empty; a recipe holds sections like model and data"},
   };
@@ -160,8 +163,7 @@ TEST(HostileFile, IsNoFolderDeviceOrPipe) {
   std::filesystem::create_symlink("/dev/zero", folder / "zero.yaml");
   EXPECT_EQ(timed(folder / "zero.yaml"), "@: is not a regular file");
   std::filesystem::create_symlink("loop.yaml", folder / "loop.yaml");
-  EXPECT_EQ(timed(folder / "loop.yaml"),
-            "@: cannot be opened: Too many levels of symbolic links");
+  EXPECT_EQ(timed(folder / "loop.yaml"), "@: cannot be opened: Too many levels of symbolic links");
 }
 
 TEST(HostileFile, MayNotBeExtendedEither) {
@@ -170,7 +172,8 @@ TEST(HostileFile, MayNotBeExtendedEither) {
   auto path = folder.write("r.yaml", "extends: pipe\n");
   EXPECT_EQ(timed(path), "@:1:10: " + (folder / "pipe") + ": is not a regular file");
   for (int i = 0; i < 40; ++i) {
-    folder.write("b" + std::to_string(i) + ".yaml", "extends: b" + std::to_string(i + 1) + ".yaml\n");
+    folder.write("b" + std::to_string(i) + ".yaml",
+                 "extends: b" + std::to_string(i + 1) + ".yaml\n");
   }
   path = folder.write("r.yaml", "extends: b0.yaml\n");
   EXPECT_EQ(timed(path),

@@ -30,7 +30,8 @@ class RandomRecipe {
         }
         if (!wanted) continue;
         Value value = random_value(field);
-        if (field.name == "name" && section.name == "model") model_name_ = std::get<std::string>(value);
+        if (field.name == "name" && section.name == "model")
+          model_name_ = std::get<std::string>(value);
         values[section.name + "." + field.name] = value;
         chosen.push_back(&field);
       }
@@ -44,12 +45,13 @@ class RandomRecipe {
 
   std::string random_text() {
     static const std::vector<std::string> parts = {
-        "a",  "B",    "0",   "9",  " ",  "  ", "'",  "\"",   "\\",       "#",            ": ",
-        ":",  "${",   "$",   "$$", "}",  "{",  "[",  "]",    ",",        "\n",           "\t",
-        "é",  "日本", "🙂",  "%",  "@",  "`",  "*x", "&x",   "!",        "|",            ">",
-        "~",  "null", "yes", "-",  "- ", "?",  "=",  "<<",   "true",     "1e3",          "0x1",
-        "\r", "\x01", "x.y", "/",  "..", "no", "\x7f", "\u0085", "\u2028", "\uFEFF", "\uFFFE",
-        "\u00A0", "---", "\n\n", "...", "012", ".inf"};
+        "a",      "B",      "0",   "9",    " ",   "  ",   "'",      "\"",     "\\",
+        "#",      ": ",     ":",   "${",   "$",   "$$",   "}",      "{",      "[",
+        "]",      ",",      "\n",  "\t",   "é",   "日本", "🙂",   "%",      "@",
+        "`",      "*x",     "&x",  "!",    "|",   ">",    "~",      "null",   "yes",
+        "-",      "- ",     "?",   "=",    "<<",  "true", "1e3",    "0x1",    "\r",
+        "\x01",   "x.y",    "/",   "..",   "no",  "\x7f", "\u0085", "\u2028", "\uFEFF",
+        "\uFFFE", "\u00A0", "---", "\n\n", "...", "012",  ".inf"};
     std::string out;
     for (size_t n = pick(6); n > 0; --n) out += parts[pick(parts.size())];
     return out;
@@ -72,9 +74,12 @@ class RandomRecipe {
     if (field.nullable && pick(4) == 0) return {};
     size_t count = pick(5);
     switch (field.type) {
-      case FieldType::kBool: return pick(2) == 0;
-      case FieldType::kInt: return random_int(field);
-      case FieldType::kFloat: return in_limits(field, random_double());
+      case FieldType::kBool:
+        return pick(2) == 0;
+      case FieldType::kInt:
+        return random_int(field);
+      case FieldType::kFloat:
+        return in_limits(field, random_double());
       case FieldType::kDuration:
         return Duration{double(1 + pick(100000)), static_cast<Duration::Unit>(pick(5))};
       case FieldType::kIntList: {
@@ -87,7 +92,8 @@ class RandomRecipe {
         for (; count > 0; --count) list.push_back(in_limits(field, random_double()));
         return list;
       }
-      case FieldType::kStringList: case FieldType::kPathList: {
+      case FieldType::kStringList:
+      case FieldType::kPathList: {
         StringList list;
         for (; count > 0; --count) list.push_back(random_text());
         return list;
@@ -200,7 +206,8 @@ class RandomRecipe {
     for (const auto* field : fields) {
       size_t dot = field->name.rfind('.');
       if (dot == std::string::npos) {
-        text += "  " + field->name + ":" + write_value(values.at(section + "." + field->name)) + "\n";
+        text +=
+            "  " + field->name + ":" + write_value(values.at(section + "." + field->name)) + "\n";
       } else {
         groups[field->name.substr(0, dot)].emplace_back(field->name.substr(dot + 1), field);
       }

@@ -55,7 +55,8 @@ TEST(Recipe, KeepsQuotedNullAsText) {
   EXPECT_EQ(with("loss: {note: 'null'}\n").get<sample::Loss>().note, "null");
   EXPECT_EQ(with("loss: {note: \"\"}\n").get<sample::Loss>().note, "");
   EXPECT_FALSE(with("loss:\n  note:\n").get<sample::Loss>().note.has_value());
-  EXPECT_EQ(with("loss:\n  note: |\n    two\n    lines\n").get<sample::Loss>().note, "two\nlines\n");
+  EXPECT_EQ(with("loss:\n  note: |\n    two\n    lines\n").get<sample::Loss>().note,
+            "two\nlines\n");
 }
 
 TEST(Recipe, ReadsNestedMappingsForDottedNames) {
@@ -76,14 +77,18 @@ TEST(Recipe, KnowsWhereEveryValueCameFrom) {
 }
 
 TEST(Recipe, AllowsEmptySectionsAndAliases) {
-  Recipe r = with("training:\noptimizer: {betas: &b [0.1, 0.2], freeze: &f [x]}\nloss: {note: &n hi}\n"
-                  "model: {init_from: *n}\n");
+  Recipe r = with(
+      "training:\noptimizer: {betas: &b [0.1, 0.2], freeze: &f [x]}\nloss: {note: &n hi}\n"
+      "model: {init_from: *n}\n");
   EXPECT_EQ(r.get<sample::Training>().seed, 0);
   EXPECT_EQ(r.get<sample::Model>().init_from, "hi");
 }
 
 TEST(Recipe, AcceptsAByteOrderMarkAndWindowsLines) {
-  EXPECT_EQ(read("\xEF\xBB\xBF" "data:\r\n  train: x\r\n").where("data.train"), "r.yaml:2:3");
+  EXPECT_EQ(read("\xEF\xBB\xBF"
+                 "data:\r\n  train: x\r\n")
+                .where("data.train"),
+            "r.yaml:2:3");
 }
 
 TEST(Recipe, GivesAFieldTheTypeAndDefaultOfItsCondition) {
@@ -101,7 +106,8 @@ TEST(Recipe, GivesAFieldTheTypeAndDefaultOfItsCondition) {
 
 TEST(Recipe, PutsReferencesIn) {
   Recipe r = with(
-      "training: {seed: 7, micro_batch_size: 8, global_batch_size: \"${training.micro_batch_size}\"}\n"
+      "training: {seed: 7, micro_batch_size: 8, global_batch_size: "
+      "\"${training.micro_batch_size}\"}\n"
       "loss: {note: \"${model.name}-${training.seed}-$${x}-${optimizer.lr}\"}\n"
       "optimizer:\n"
       "  freeze: [\"${model.name}.*\", '${loss.note}']\n"
@@ -142,9 +148,11 @@ TEST(Recipe, LaysOverridesOnTheFileInOrder) {
 
 TEST(Recipe, MergesWhatItExtendsAndTheLaterWins) {
   TemporaryFolder folder;
-  folder.write("bases/deepest.yaml", "optimizer: {name: sgd, lr: 1, freeze: [a]}\ntraining: {seed: 1}\n");
-  folder.write("bases/base.yaml",
-               "extends: deepest.yaml\noptimizer: {lr: 2}\ndata: {train: x, augment: {flip: false}}\n");
+  folder.write("bases/deepest.yaml",
+               "optimizer: {name: sgd, lr: 1, freeze: [a]}\ntraining: {seed: 1}\n");
+  folder.write(
+      "bases/base.yaml",
+      "extends: deepest.yaml\noptimizer: {lr: 2}\ndata: {train: x, augment: {flip: false}}\n");
   auto path = folder.write("r.yaml",
                            "extends: bases/base.yaml\noptimizer: {freeze: []}\n"
                            "training:\ndata:\n  augment: {crop: {pad: 1}}\n");
@@ -174,14 +182,16 @@ TEST(Recipe, ResolvesPathsAgainstTheFileTheyAreWrittenIn) {
   TemporaryFolder folder;
   folder.write("bases/base.yaml",
                "data: {train: ../x.csv, extra: [y.csv, /abs/z.csv]}\ncheckpoint: {folder: ckpt}\n");
-  auto path = folder.write("r.yaml", "extends: bases/base.yaml\nmodel: {init_from: '${data.train}.w'}\n");
+  auto path =
+      folder.write("r.yaml", "extends: bases/base.yaml\nmodel: {init_from: '${data.train}.w'}\n");
   Recipe r = Recipe::load(path, {}, sections());
   EXPECT_EQ(r.get<sample::Data>().train, folder / "x.csv");
   EXPECT_EQ(r.get<sample::Data>().extra, (StringList{folder / "bases/y.csv", "/abs/z.csv"}));
   EXPECT_EQ(r.get<sample::Checkpoint>().folder, folder / "bases/ckpt");
   EXPECT_EQ(r.get<sample::Model>().init_from, folder / "x.csv.w");
   // written so that they hold beside the recipe
-  EXPECT_NE(r.resolved().find("train: x.csv\n  extra: [bases/y.csv, /abs/z.csv]\n"), std::string::npos);
+  EXPECT_NE(r.resolved().find("train: x.csv\n  extra: [bases/y.csv, /abs/z.csv]\n"),
+            std::string::npos);
   // and read from anywhere else, when told where that was
   Recipe again = Recipe::parse(r.resolved(), "elsewhere/recipe.yaml", {}, sections(), r.folder());
   EXPECT_EQ(again.hash(), r.hash());
@@ -196,7 +206,17 @@ TEST(Recipe, LeavesDefaultAndOverriddenPathsToTheWorkingDirectory) {
   EXPECT_EQ(r.get<sample::Model>().init_from, "w.safetensors");
   // the same text as the default, but beside the recipe
   path = folder.write("s.yaml", "data: {train: x}\ncheckpoint: {folder: ./checkpoints}\n");
-  EXPECT_EQ(Recipe::load(path, {}, sections()).get<sample::Checkpoint>().folder, folder / "checkpoints");
+  EXPECT_EQ(Recipe::load(path, {}, sections()).get<sample::Checkpoint>().folder,
+            folder / "checkpoints");
+}
+
+TEST(Recipe, NeverWritesAPathThatWouldReadBackAsTheDefault) {
+  TemporaryFolder folder;
+  folder.write("sub/base.yaml", "data: {train: x}\ncheckpoint: {folder: ../checkpoints}\n");
+  auto path = folder.write("r.yaml", "extends: sub/base.yaml\n");
+  Recipe r = Recipe::load(path, {}, sections());
+  EXPECT_EQ(r.get<sample::Checkpoint>().folder, folder / "checkpoints");
+  EXPECT_NE(r.resolved().find("folder: ./checkpoints\n"), std::string::npos);
 }
 
 TEST(Recipe, ADefaultPathInAReferenceStaysWithTheWorkingDirectory) {
@@ -212,9 +232,9 @@ TEST(Recipe, NamesTheFieldsThatDiffer) {
   Recipe a = with("optimizer: {lr: 0.1}\ncheckpoint: {interval: 5}\n");
   Recipe b = with("optimizer: {lr: 0.2}\ncheckpoint: {interval: 6}\nmodel: {name: logistic}\n");
   EXPECT_EQ(a.differences(b, false),
-            (std::vector<std::string>{"model.name: mlp -> logistic", "model.hidden: [128] -> (none)",
-                                      "model.dropout: 0 -> (none)", "optimizer.lr: 0.1 -> 0.2",
-                                      "checkpoint.interval: 5 -> 6"}));
+            (std::vector<std::string>{"model.name: mlp -> logistic",
+                                      "model.hidden: [128] -> (none)", "model.dropout: 0 -> (none)",
+                                      "optimizer.lr: 0.1 -> 0.2", "checkpoint.interval: 5 -> 6"}));
   EXPECT_EQ(a.differences(b, true).size(), 4);
   EXPECT_EQ(b.differences(a, true)[2], "model.hidden: (none) -> [128]");
   EXPECT_TRUE(a.differences(a, false).empty());

@@ -27,7 +27,9 @@ struct Mlp {
         .at_least(1)
         .synonyms({"hidden_sizes"})
         .when("name", {"mlp"});
-    d.field("dropout", &Mlp::dropout, "Share of units set to zero.").range(0, 1).when("name", {"mlp"});
+    d.field("dropout", &Mlp::dropout, "Share of units set to zero.")
+        .range(0, 1)
+        .when("name", {"mlp"});
     return d.section();
   }
 };

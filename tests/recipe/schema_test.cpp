@@ -1,4 +1,5 @@
-// The schema and the reference page say what the reader does; a third party's validator is the judge.
+// The schema and the reference page say what the reader does; a third party's validator is the
+// judge.
 #include <gtest/gtest.h>
 
 #include "engine/recipe/recipe.h"
@@ -43,15 +44,29 @@ TEST(Schema, AcceptsGoodRecipesAndRefusesBadOnesInAThirdPartyValidator) {
         "data: {limit: ~, train: true}"}) {
     cases.push_back(make_case(good, true, good));
   }
-  for (const std::string bad :
-       {"[]", "model: cnn", "model: {hidden: x}", "model: {hidden: [0]}", "model: {name: resnet}",
-        "optimizer: {lr: 0}", "optimizer: {lr: fast}", "optimizer: {betas: 0.5}",
-        "optimizer: {betas: [0.5, 2]}", "training: {seed: 1.5}", "training: {seed: -1}",
-        "training: {seed: ~}", "training: {deterministic: yes}", "data: {augment: {flipp: true}}",
-        "data: {augment: {crop: {pad: -1}}}", "data: {augment: true}", "data: {limit: 0}",
-        "loss: {class_weights: {a: x}}", "loss: {class_weights: [1]}", "extends: [a.yaml]",
-        "checkpoint: {interval: 5 parsecs}", "checkpoint: {interval: -1}",
-        "optimizer: {lr: $optimizer.lr}"}) {
+  for (const std::string bad : {"[]",
+                                "model: cnn",
+                                "model: {hidden: x}",
+                                "model: {hidden: [0]}",
+                                "model: {name: resnet}",
+                                "optimizer: {lr: 0}",
+                                "optimizer: {lr: fast}",
+                                "optimizer: {betas: 0.5}",
+                                "optimizer: {betas: [0.5, 2]}",
+                                "training: {seed: 1.5}",
+                                "training: {seed: -1}",
+                                "training: {seed: ~}",
+                                "training: {deterministic: yes}",
+                                "data: {augment: {flipp: true}}",
+                                "data: {augment: {crop: {pad: -1}}}",
+                                "data: {augment: true}",
+                                "data: {limit: 0}",
+                                "loss: {class_weights: {a: x}}",
+                                "loss: {class_weights: [1]}",
+                                "extends: [a.yaml]",
+                                "checkpoint: {interval: 5 parsecs}",
+                                "checkpoint: {interval: -1}",
+                                "optimizer: {lr: $optimizer.lr}"}) {
     cases.push_back(make_case(bad, false, bad));
   }
   // every unknown key that the reader refuses
@@ -70,8 +85,8 @@ TEST(Schema, AcceptsGoodRecipesAndRefusesBadOnesInAThirdPartyValidator) {
   TemporaryFolder folder;
   auto schema = folder.write("schema.json", json_schema(sections));
   auto list = folder.write("cases.json", cases.dump());
-  std::string command = python + " " LEHR_SOURCE_DIR "/tests/recipe/validate.py " + schema + " " + list +
-                        " > " + (folder / "out.txt") + " 2>&1";
+  std::string command = python + " " LEHR_SOURCE_DIR "/tests/recipe/validate.py " + schema + " " +
+                        list + " > " + (folder / "out.txt") + " 2>&1";
   int code = std::system(command.c_str());
   std::ifstream out(folder / "out.txt");
   EXPECT_EQ(code, 0) << std::string(std::istreambuf_iterator<char>(out), {});
@@ -83,8 +98,8 @@ TEST(Schema, DescribesEveryField) {
   EXPECT_EQ(lr["description"], "Step size after warm-up.");
   EXPECT_EQ(lr["default"], 0.001);
   EXPECT_EQ(lr["anyOf"][0], (json{{"type", "number"}, {"exclusiveMinimum", 0.0}}));
-  const auto& pad =
-      schema["properties"]["data"]["properties"]["augment"]["properties"]["crop"]["properties"]["pad"];
+  const auto& pad = schema["properties"]["data"]["properties"]["augment"]["properties"]["crop"]
+                          ["properties"]["pad"];
   EXPECT_EQ(pad["description"], "Border around an image. Unit: pixels.");
   // declared twice: either of them
   const auto& hidden = schema["properties"]["model"]["properties"]["hidden"];
@@ -100,13 +115,17 @@ TEST(Reference, HasARowForEveryField) {
         "| `lr` | a number | `0.001` | above 0 |  | Step size after warm-up. |  |\n",
         "| `name` | text | `adamw` | `adamw`, `sgd` |  | The rule. |  |\n",
         "| `train` | a path | **required** |  |  | The training file. |  |\n",
-        "| `limit` | a whole number, or `null` | `null` | at least 1 |  | Use only so many samples. | "
+        "| `limit` | a whole number, or `null` | `null` | at least 1 |  | Use only so many "
+        "samples. | "
         "free |\n",
-        "| `augment.crop.pad` | a whole number | `2` | at least 0 | pixels | Border around an image. |  "
+        "| `augment.crop.pad` | a whole number | `2` | at least 0 | pixels | Border around an "
+        "image. |  "
         "|\n",
-        "| `hidden` | a list of whole numbers | `[128]` | at least 1 |  | Widths of the hidden layers. "
+        "| `hidden` | a list of whole numbers | `[128]` | at least 1 |  | Widths of the hidden "
+        "layers. "
         "Only with `name` `mlp`. |  |\n",
-        "| `hidden` | a whole number | `32` | at least 1 | channels | Channels. Only with `name` `cnn`. "
+        "| `hidden` | a whole number | `32` | at least 1 | channels | Channels. Only with `name` "
+        "`cnn`. "
         "|  |\n",
         "| `note` | text, or `null` | `null` |  |  | A remark \\| for people. |  |\n"}) {
     EXPECT_NE(page.find(row), std::string::npos) << row << "\n" << page;

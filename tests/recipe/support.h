@@ -44,7 +44,8 @@ inline std::string mistakes_of(const std::function<void()>& run) {
   try {
     run();
   } catch (const Error& error) {
-    return error.code() == Code::kRecipe ? error.what() : std::string("not kRecipe: ") + error.what();
+    return error.code() == Code::kRecipe ? error.what()
+                                         : std::string("not kRecipe: ") + error.what();
   }
   return "";
 }

@@ -1,5 +1,5 @@
-// A recipe file as JSON, typed as any YAML 1.2 reader types it (core schema): what an editor hands to
-// a JSON Schema validator. Knows nothing of our fields.
+// A recipe file as JSON, typed as any YAML 1.2 reader types it (core schema): what an editor hands
+// to a JSON Schema validator. Knows nothing of our fields.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,11 +15,13 @@ inline nlohmann::json scalar_as_json(const Node& node) {
   static const std::regex number("[-+]?(\\.[0-9]+|[0-9]+(\\.[0-9]*)?)([eE][-+]?[0-9]+)?");
   const auto& text = node.text;
   if (node.quoted) return text;
-  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL") return nullptr;
+  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL")
+    return nullptr;
   if (text == "true" || text == "True" || text == "TRUE") return true;
   if (text == "false" || text == "False" || text == "FALSE") return false;
   if (text.size() < 19 && std::regex_match(text, integer)) return std::stoll(text);
-  if (text.size() < 200 && std::regex_match(text, number)) return std::strtod(text.c_str(), nullptr);
+  if (text.size() < 200 && std::regex_match(text, number))
+    return std::strtod(text.c_str(), nullptr);
   if (text == ".inf" || text == "+.inf") return 1e308;  // JSON has no infinity
   return text;
 }
