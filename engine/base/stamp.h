@@ -1,5 +1,5 @@
-// The build stamp as a constant of whoever includes this: liblehr.so and liblehr_cuda.so each compile
-// their own, so that comparing them finds halves of two builds. CMake defines the macros
+// The build stamp as a constant of whoever includes this: liblehr.so and liblehr_cuda.so each
+// compile their own, so that comparing them finds halves of two builds. CMake defines the macros
 // (LEHR_STAMP_DEFINITIONS).
 #pragma once
 

@@ -1,6 +1,6 @@
 // The copy is allocated on the copy stream, not on the current one: there it would have to wait for
-// work that still uses the block's last life. record_stream then keeps the allocator from reusing it
-// before the current stream is done with it.
+// work that still uses the block's last life. record_stream then keeps the allocator from reusing
+// it before the current stream is done with it.
 #include "engine/cuda/copy_stream.h"
 
 #include <ATen/ops/empty_like.h>

@@ -1,5 +1,5 @@
-// Devices through the CUDA runtime, free memory through NVML (cudaMemGetInfo would create a context of
-// several hundred MB on every device of the node).
+// Devices through the CUDA runtime, free memory through NVML (cudaMemGetInfo would create a context
+// of several hundred MB on every device of the node).
 #include "engine/cuda/inventory.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -20,7 +20,8 @@ class Nvml {
     void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!library) return;
     auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
-    handle_ = reinterpret_cast<decltype(handle_)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
+    handle_ =
+        reinterpret_cast<decltype(handle_)>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
     memory_ = reinterpret_cast<decltype(memory_)>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
     ready_ = init && handle_ && memory_ && init() == 0;
   }

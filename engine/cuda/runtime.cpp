@@ -1,4 +1,5 @@
-// The CUDA half's one entry: hands base's device interface to liblehr.so when both are of one build.
+// The CUDA half's one entry: hands base's device interface to liblehr.so when both are of one
+// build.
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 

@@ -5,6 +5,7 @@
 #include <ATen/Version.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -55,8 +56,14 @@ Json gather() {
   std::string no_device;
   const bool present = gpu_present(&no_device);
   if (!cuda["built"]) {
-    lacks.push_back(missing("CUDA half", "this build has no liblehr_cuda.so",
-                            "scripts/setup && scripts/build -DLEHR_CUDA=ON"));
+    const char* chosen = std::getenv("LEHR_CUDA_LIBRARY");
+    if (chosen && *chosen)
+      lacks.push_back(missing(
+          "CUDA half", fmt::format("LEHR_CUDA_LIBRARY names {}, which cannot be read", chosen),
+          "unset LEHR_CUDA_LIBRARY"));
+    else
+      lacks.push_back(missing("CUDA half", "this build has no liblehr_cuda.so",
+                              "scripts/setup && scripts/build -DLEHR_CUDA=ON"));
     if (present) no_device = "there is a GPU, but this build has no CUDA half";
   } else {
     try {
@@ -76,8 +83,9 @@ Json gather() {
     }
   }
   if (!present)
-    lacks.push_back(missing("GPU", no_device,
-                            "apt-get install nvidia-driver (580 or newer), on a machine with an NVIDIA GPU"));
+    lacks.push_back(
+        missing("GPU", no_device,
+                "apt-get install nvidia-driver (580 or newer), on a machine with an NVIDIA GPU"));
   report["cuda"] = cuda;
   report["devices"] = devices;
   if (devices.empty()) report["no_device_because"] = no_device;
@@ -97,8 +105,12 @@ Json gather() {
   return report;
 }
 
-std::string gib(const Json& bytes) { return fmt::format("{:.1f} GiB", bytes.get<double>() / (1 << 30)); }
-std::string text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+std::string gib(const Json& bytes) {
+  return fmt::format("{:.1f} GiB", bytes.get<double>() / (1 << 30));
+}
+std::string text(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
 
 std::string lines(const Json& report) {
   std::string out;
@@ -110,15 +122,16 @@ std::string lines(const Json& report) {
   line("cpu", fmt::format("{}, {} cores, {} threads, LibTorch uses {}", text(cpu["model"]),
                           text(cpu["cores"]), text(cpu["threads"]), text(cpu["capability"])));
   const Json& memory = report["memory"];
-  std::string size = fmt::format("{}, {} free", gib(memory["total_bytes"]), gib(memory["free_bytes"]));
+  std::string size =
+      fmt::format("{}, {} free", gib(memory["total_bytes"]), gib(memory["free_bytes"]));
   if (memory["container_limit_bytes"] != 0)
     size += fmt::format(", this container may use {}", gib(memory["container_limit_bytes"]));
   line("memory", size);
 
   const Json& cuda = report["cuda"];
-  line("cuda", !cuda["built"]              ? "not built"
+  line("cuda", !cuda["built"]             ? "not built"
                : cuda.contains("problem") ? text(cuda["problem"])
-                                           : text(cuda["versions"]));
+                                          : text(cuda["versions"]));
   if (report["devices"].empty()) line("devices", "cpu only: " + text(report["no_device_because"]));
   int index = 0;
   for (const Json& d : report["devices"]) {

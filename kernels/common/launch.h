@@ -1,5 +1,5 @@
-// Starting a kernel: the one place that fills a launch configuration. Through cudaLaunchKernelEx and
-// not <<<>>>, so that the same file compiles with a host compiler in the tests.
+// Starting a kernel: the one place that fills a launch configuration. Through cudaLaunchKernelEx
+// and not <<<>>>, so that the same file compiles with a host compiler in the tests.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -31,8 +31,8 @@ template <class... Parameters, class... Arguments>
   if (cudaError_t error =
           cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device))
     return error;
-  if (cudaError_t error = cudaDeviceGetAttribute(
-          &threads_each, cudaDevAttrMaxThreadsPerMultiProcessor, device))
+  if (cudaError_t error =
+          cudaDeviceGetAttribute(&threads_each, cudaDevAttrMaxThreadsPerMultiProcessor, device))
     return error;
   const int64_t full = int64_t{processors} * std::max(threads_each / threads, 1) * waves;
   *blocks = static_cast<unsigned>(std::clamp<int64_t>((items + threads - 1) / threads, 1, full));

@@ -1,6 +1,6 @@
-// Values that travel in one memory access: an aligned struct, which nvcc turns into a single load or
-// store of up to 16 bytes. The one way for kernels to make wide accesses; the pointer must be aligned
-// to the pack (ask `aligned` in the launcher), or the device faults.
+// Values that travel in one memory access: an aligned struct, which nvcc turns into a single load
+// or store of up to 16 bytes. The one way for kernels to make wide accesses; the pointer must be
+// aligned to the pack (ask `aligned` in the launcher), or the device faults.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,5 +1,5 @@
-// Host twins of the device's float conversions, for the oracles: round to nearest even, the bits that
-// CUDA and ATen give for every number (a NaN stays a NaN, its payload may differ).
+// Host twins of the device's float conversions, for the oracles: round to nearest even, the bits
+// that CUDA and ATen give for every number (a NaN stays a NaN, its payload may differ).
 #pragma once
 
 #include <cstdint>

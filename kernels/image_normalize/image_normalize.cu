@@ -53,7 +53,8 @@ cudaError_t run(const ImageNormalize& args, cudaStream_t stream) {
   unsigned blocks = 0;
   const int64_t packs = (args.pixels * args.channels + kWidth - 1) / kWidth;
   if (cudaError_t error = grid_stride_blocks(packs, kThreads, &blocks)) return error;
-  if (cudaError_t error = launch(image_normalize_kernel<T, kWidth>, blocks, kThreads, 0, stream, args))
+  if (cudaError_t error =
+          launch(image_normalize_kernel<T, kWidth>, blocks, kThreads, 0, stream, args))
     return error;
   return cudaGetLastError();
 }
@@ -72,9 +73,12 @@ cudaError_t run_aligned(const ImageNormalize& args, cudaStream_t stream) {
 cudaError_t image_normalize_cuda(const ImageNormalize& args, cudaStream_t stream) {
   if (args.pixels == 0) return cudaSuccess;
   switch (args.type) {
-    case Float::kFloat32: return run_aligned<float>(args, stream);
-    case Float::kBFloat16: return run_aligned<__nv_bfloat16>(args, stream);
-    case Float::kFloat16: return run_aligned<__half>(args, stream);
+    case Float::kFloat32:
+      return run_aligned<float>(args, stream);
+    case Float::kBFloat16:
+      return run_aligned<__nv_bfloat16>(args, stream);
+    case Float::kFloat16:
+      return run_aligned<__half>(args, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -1,7 +1,7 @@
-// uint8 images to normalised floats: output[p, c] = input[p, c] * scale[c] + shift[c], where p walks
-// N x H x W and c is innermost in both (channels-last). Computed in float with two roundings (no
-// fused multiply-add), then rounded once to the output's type, so that CPU, ATen and GPU give the
-// same bits.
+// uint8 images to normalised floats: output[p, c] = input[p, c] * scale[c] + shift[c], where p
+// walks N x H x W and c is innermost in both (channels-last). Computed in float with two roundings
+// (no fused multiply-add), then rounded once to the output's type, so that CPU, ATen and GPU give
+// the same bits.
 #pragma once
 
 #include <cstdint>

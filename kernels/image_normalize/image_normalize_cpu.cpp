@@ -21,9 +21,12 @@ void normalize(const ImageNormalize& args) {
 
 void image_normalize_cpu(const ImageNormalize& args) {
   switch (args.type) {
-    case Float::kFloat32: return normalize<float>(args);
-    case Float::kBFloat16: return normalize<BFloat16>(args);
-    case Float::kFloat16: return normalize<Float16>(args);
+    case Float::kFloat32:
+      return normalize<float>(args);
+    case Float::kBFloat16:
+      return normalize<BFloat16>(args);
+    case Float::kFloat16:
+      return normalize<Float16>(args);
   }
 }
 

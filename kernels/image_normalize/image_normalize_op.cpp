@@ -12,10 +12,14 @@ namespace {
 
 Float float_type(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return Float::kFloat32;
-    case at::kBFloat16: return Float::kBFloat16;
-    case at::kHalf: return Float::kFloat16;
-    default: TORCH_CHECK(false, "image_normalize: dtype must be float32, bfloat16 or float16, not ", type);
+    case at::kFloat:
+      return Float::kFloat32;
+    case at::kBFloat16:
+      return Float::kBFloat16;
+    case at::kHalf:
+      return Float::kFloat16;
+    default:
+      TORCH_CHECK(false, "image_normalize: dtype must be float32, bfloat16 or float16, not ", type);
   }
 }
 
@@ -48,15 +52,14 @@ at::Tensor on_cpu(const at::Tensor& images, const at::Tensor& scale, const at::T
   ImageNormalizeCall call = prepare_image_normalize(images, scale, shift, type);
   const int64_t channels = call.args.channels;
   // about 32k elements a task: below that a thread costs more than it brings
-  at::parallel_for(0, call.args.pixels, std::max<int64_t>(1, 32768 / channels),
-                   [&](int64_t begin, int64_t end) {
-                     ImageNormalize part = call.args;
-                     part.input += begin * channels;
-                     part.output = static_cast<char*>(part.output) +
-                                   begin * channels * bytes_of(part.type);
-                     part.pixels = end - begin;
-                     image_normalize_cpu(part);
-                   });
+  at::parallel_for(
+      0, call.args.pixels, std::max<int64_t>(1, 32768 / channels), [&](int64_t begin, int64_t end) {
+        ImageNormalize part = call.args;
+        part.input += begin * channels;
+        part.output = static_cast<char*>(part.output) + begin * channels * bytes_of(part.type);
+        part.pixels = end - begin;
+        image_normalize_cpu(part);
+      });
   return call.output;
 }
 

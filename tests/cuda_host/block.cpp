@@ -1,5 +1,5 @@
-// Runs grids: schedules the threads of a block, resolves barriers and warp operations, and puts what
-// cannot be on a GPU into words.
+// Runs grids: schedules the threads of a block, resolves barriers and warp operations, and puts
+// what cannot be on a GPU into words.
 #include "tests/cuda_host/block.h"
 
 #include <algorithm>
@@ -36,11 +36,11 @@ struct Thread {
   std::unique_ptr<Fiber> fiber;
   uint3 index{};
   State state = State::kDone;
-  Site site;                 // where it waits
-  uint32_t mask = 0;         // of the warp operation it waits in
-  bool predicate = false;    // __syncthreads_count
-  int count = 0;             // its result
-  uint64_t lanes[32] = {};   // what the lanes of a finished warp operation brought
+  Site site;                // where it waits
+  uint32_t mask = 0;        // of the warp operation it waits in
+  bool predicate = false;   // __syncthreads_count
+  int count = 0;            // its result
+  uint64_t lanes[32] = {};  // what the lanes of a finished warp operation brought
 };
 
 // lanes that meet at one place with one mask
@@ -174,7 +174,8 @@ void Block::run(const cudaLaunchConfig_t& config, uint3 index, int64_t number, v
   race::begin_block(number, size_);
   for (int i = 0; i < size_; ++i) {
     Thread& t = threads_[i];
-    if (!t.fiber) t.fiber = std::make_unique<Fiber>(i, [this] {
+    if (!t.fiber)
+      t.fiber = std::make_unique<Fiber>(i, [this] {
         body_(argument_);
         exited(current_);
       });
@@ -247,13 +248,14 @@ bool Block::release_barrier() {
   return true;
 }
 
-// The current lane brings `value` to the meeting of `mask` at `site`; on return every lane's is there.
+// The current lane brings `value` to the meeting of `mask` at `site`; on return every lane's is
+// there.
 void Block::meet(uint32_t mask, uint64_t value, bool orders_memory, Site site) {
   const int warp = current_ / 32, lane = this->lane();
   Thread& t = current();
   if (!(mask >> lane & 1)) {
-    add_finding(to_string(site) + ": lane " + std::to_string(lane) + " calls with mask " + hex(mask) +
-                ", which does not name it");
+    add_finding(to_string(site) + ": lane " + std::to_string(lane) + " calls with mask " +
+                hex(mask) + ", which does not name it");
     std::fill(t.lanes, t.lanes + 32, ~uint64_t{0});
     t.lanes[lane] = value;
     return;
@@ -338,16 +340,22 @@ void Block::report_standstill() {
 
 std::string to_string(const Schedule& schedule) {
   switch (schedule.order) {
-    case Schedule::Order::kForward: return "forward";
-    case Schedule::Order::kReverse: return "reverse";
-    case Schedule::Order::kRandom: return "random " + std::to_string(schedule.seed);
+    case Schedule::Order::kForward:
+      return "forward";
+    case Schedule::Order::kReverse:
+      return "reverse";
+    case Schedule::Order::kRandom:
+      return "random " + std::to_string(schedule.seed);
   }
   return "";
 }
 
 std::vector<Schedule> schedules() {
   using Order = Schedule::Order;
-  return {{Order::kForward, 0}, {Order::kReverse, 0}, {Order::kRandom, 1}, {Order::kRandom, 2},
+  return {{Order::kForward, 0},
+          {Order::kReverse, 0},
+          {Order::kRandom, 1},
+          {Order::kRandom, 2},
           {Order::kRandom, 3}};
 }
 
@@ -385,7 +393,8 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void 
   race::begin_grid();
   for (int64_t i : block().order(int64_t{grid.x} * grid.y * grid.z)) {
     const auto n = static_cast<uint64_t>(i);
-    const uint3 index = {static_cast<unsigned>(n % grid.x), static_cast<unsigned>(n / grid.x % grid.y),
+    const uint3 index = {static_cast<unsigned>(n % grid.x),
+                         static_cast<unsigned>(n / grid.x % grid.y),
                          static_cast<unsigned>(n / grid.x / grid.y)};
     block().run(config, index, i, body, argument);
   }
@@ -412,15 +421,24 @@ void gather(uint32_t mask, uint64_t value, uint64_t lanes[32], Site site) {
   std::copy(block().current().lanes, block().current().lanes + 32, lanes);
 }
 
-uint64_t shuffle(Exchange how, uint32_t mask, uint64_t value, unsigned operand, int width, Site site) {
+uint64_t shuffle(Exchange how, uint32_t mask, uint64_t value, unsigned operand, int width,
+                 Site site) {
   const int lane = block().lane();
   const int segment = lane & ~(width - 1), delta = static_cast<int>(operand & 31);
   int source = lane;
   switch (how) {
-    case Exchange::kIndex: source = segment | (delta & (width - 1)); break;
-    case Exchange::kUp: source = lane - delta < segment ? lane : lane - delta; break;
-    case Exchange::kDown: source = lane + delta >= segment + width ? lane : lane + delta; break;
-    case Exchange::kXor: source = (lane ^ delta) >= segment + width ? lane : lane ^ delta; break;
+    case Exchange::kIndex:
+      source = segment | (delta & (width - 1));
+      break;
+    case Exchange::kUp:
+      source = lane - delta < segment ? lane : lane - delta;
+      break;
+    case Exchange::kDown:
+      source = lane + delta >= segment + width ? lane : lane + delta;
+      break;
+    case Exchange::kXor:
+      source = (lane ^ delta) >= segment + width ? lane : lane ^ delta;
+      break;
   }
   block().meet(mask, value, false, site);
   if (!(mask >> source & 1)) {

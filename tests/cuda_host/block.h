@@ -1,6 +1,6 @@
-// A block of CUDA threads on one CPU thread: each is a fiber that runs until it waits for others. The
-// schedule decides who goes first, so that code which depends on an order is found by trying several;
-// what the hardware forbids or leaves undefined becomes a finding, in words.
+// A block of CUDA threads on one CPU thread: each is a fiber that runs until it waits for others.
+// The schedule decides who goes first, so that code which depends on an order is found by trying
+// several; what the hardware forbids or leaves undefined becomes a finding, in words.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -50,7 +50,8 @@ void* dynamic_shared();
 // How a lane's value reaches another.
 enum class Exchange { kIndex, kUp, kDown, kXor };
 // `value` as it leaves lane `lane +- operand` of a segment of `width` lanes; up to 8 bytes.
-uint64_t shuffle(Exchange how, uint32_t mask, uint64_t value, unsigned operand, int width, Site site);
+uint64_t shuffle(Exchange how, uint32_t mask, uint64_t value, unsigned operand, int width,
+                 Site site);
 // The values of every lane in `mask`, for votes and reductions: lanes[i] is undefined outside it.
 void gather(uint32_t mask, uint64_t value, uint64_t lanes[32], Site site);
 

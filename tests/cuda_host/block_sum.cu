@@ -1,5 +1,5 @@
-// One block per row, in a fixed order: each thread its stride, each warp by shuffles, the first warp
-// over the warps.
+// One block per row, in a fixed order: each thread its stride, each warp by shuffles, the first
+// warp over the warps.
 #include "kernels/common/launch.h"
 #include "kernels/common/shared.h"
 #include "tests/cuda_host/block_sum.h"

@@ -9,9 +9,9 @@
 namespace lehr::kernels {
 
 struct BlockSum {
-  const float* input;   // [rows, columns]
-  float* sums;          // [rows]
-  int* positive_rows;   // incremented once per row that has only positive values; may be nullptr
+  const float* input;  // [rows, columns]
+  float* sums;         // [rows]
+  int* positive_rows;  // incremented once per row that has only positive values; may be nullptr
   int64_t rows, columns;
 };
 

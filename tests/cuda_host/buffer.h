@@ -1,6 +1,6 @@
-// Global memory for a host-compiled kernel: exact in size, so that AddressSanitizer sees the first byte
-// beyond it, aligned as the device aligns plus a chosen skew, and filled with a pattern that is NaN in
-// every float type, so that what was never written shows.
+// Global memory for a host-compiled kernel: exact in size, so that AddressSanitizer sees the first
+// byte beyond it, aligned as the device aligns plus a chosen skew, and filled with a pattern that
+// is NaN in every float type, so that what was never written shows.
 #pragma once
 
 #include <cstdlib>

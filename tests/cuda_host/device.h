@@ -1,5 +1,6 @@
-// What nvcc gives a kernel without an include: indices, barriers, warp functions, atomics, cache hints
-// and arithmetic intrinsics. Only what whole warps may do; no inline PTX, no spinning between blocks.
+// What nvcc gives a kernel without an include: indices, barriers, warp functions, atomics, cache
+// hints and arithmetic intrinsics. Only what whole warps may do; no inline PTX, no spinning between
+// blocks.
 #pragma once
 
 #include <algorithm>
@@ -73,7 +74,8 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDA_HOST_HERE
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_HOST_HERE) {
-  return cuda_host::shuffle_value(cuda_host::Exchange::kUp, mask, value, delta, width, {file, line});
+  return cuda_host::shuffle_value(cuda_host::Exchange::kUp, mask, value, delta, width,
+                                  {file, line});
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_HOST_HERE) {
@@ -112,8 +114,9 @@ unsigned __match_any_sync(unsigned mask, T value, CUDA_HOST_HERE) {
 }
 template <class T>  // int or unsigned, as on sm_80
 T __reduce_add_sync(unsigned mask, T value, CUDA_HOST_HERE) {
-  return static_cast<T>(cuda_host::reduce_lanes(
-      mask, static_cast<unsigned>(value), [](unsigned a, unsigned b) { return a + b; }, {file, line}));
+  return static_cast<T>(cuda_host::reduce_lanes(mask, static_cast<unsigned>(value),
+                                                [](unsigned a, unsigned b) { return a + b; },
+                                                {file, line}));
 }
 template <class T>
 T __reduce_max_sync(unsigned mask, T value, CUDA_HOST_HERE) {
@@ -136,19 +139,18 @@ __attribute__((no_sanitize("thread"))) T atomic_update(T* address, F change, Sit
 }
 }  // namespace cuda_host
 
-#define CUDA_HOST_ATOMIC(name, expression)                                                  \
-  template <class T>                                                                        \
-  T name(T* address, std::type_identity_t<T> value, CUDA_HOST_HERE) {                       \
-    return cuda_host::atomic_update(                                                        \
-        address,                                                                            \
-        [value](T old) __attribute__((no_sanitize("thread"))) -> T { return expression; },  \
-        {file, line});                                                                      \
+#define CUDA_HOST_ATOMIC(name, expression)                                                        \
+  template <class T>                                                                              \
+  T name(T* address, std::type_identity_t<T> value, CUDA_HOST_HERE) {                             \
+    return cuda_host::atomic_update(                                                              \
+        address, [value](T old) __attribute__((no_sanitize("thread")))->T { return expression; }, \
+        {file, line});                                                                            \
   }
 CUDA_HOST_ATOMIC(atomicAdd, static_cast<T>(old + value))
 CUDA_HOST_ATOMIC(atomicSub, static_cast<T>(old - value))
 CUDA_HOST_ATOMIC(atomicMax, old > value ? old : value)
 CUDA_HOST_ATOMIC(atomicMin, old < value ? old : value)
-CUDA_HOST_ATOMIC(atomicAnd, old & value)
+CUDA_HOST_ATOMIC(atomicAnd, old& value)
 CUDA_HOST_ATOMIC(atomicOr, old | value)
 CUDA_HOST_ATOMIC(atomicXor, old ^ value)
 CUDA_HOST_ATOMIC(atomicExch, value)
@@ -156,10 +158,11 @@ CUDA_HOST_ATOMIC(atomicExch, value)
 template <class T>
 T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value,
             CUDA_HOST_HERE) {
-  return cuda_host::atomic_update(
-      address,
-      [=](T old) __attribute__((no_sanitize("thread"))) -> T { return old == expected ? value : old; },
-      {file, line});
+  return cuda_host::atomic_update(address,
+                                  [=](T old) __attribute__((no_sanitize("thread")))->T {
+                                    return old == expected ? value : old;
+                                  },
+                                  {file, line});
 }
 
 // --- cache hints are plain accesses here ---
@@ -208,14 +211,14 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(uint64_t{a} * b >> 32);
 }
 template <class A, class B>
-  requires(std::is_arithmetic_v<A> && std::is_arithmetic_v<B>)
-constexpr std::common_type_t<A, B> min(A a, B b) {
+requires(std::is_arithmetic_v<A>&& std::is_arithmetic_v<B>) constexpr std::common_type_t<A, B> min(
+    A a, B b) {
   using T = std::common_type_t<A, B>;
   return static_cast<T>(b) < static_cast<T>(a) ? static_cast<T>(b) : static_cast<T>(a);
 }
 template <class A, class B>
-  requires(std::is_arithmetic_v<A> && std::is_arithmetic_v<B>)
-constexpr std::common_type_t<A, B> max(A a, B b) {
+requires(std::is_arithmetic_v<A>&& std::is_arithmetic_v<B>) constexpr std::common_type_t<A, B> max(
+    A a, B b) {
   using T = std::common_type_t<A, B>;
   return static_cast<T>(a) < static_cast<T>(b) ? static_cast<T>(b) : static_cast<T>(a);
 }

@@ -1,5 +1,5 @@
-// Fibers on Boost.Context. A fiber's function never returns: it loops over its body, so that a stack
-// is prepared once and used for every block.
+// Fibers on Boost.Context. A fiber's function never returns: it loops over its body, so that a
+// stack is prepared once and used for every block.
 #include "tests/cuda_host/fiber.h"
 
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-// A function that can be left and come back to: Boost.Context's switch (5 ns; ucontext, which makes a
-// system call, takes 240) with the annotations that AddressSanitizer needs to follow the stacks.
+// A function that can be left and come back to: Boost.Context's switch (5 ns; ucontext, which makes
+// a system call, takes 240) with the annotations that AddressSanitizer needs to follow the stacks.
 #pragma once
 
 #include <cstddef>

@@ -11,8 +11,8 @@
 
 namespace cuda_host {
 
-// `run` launches once on fresh buffers and returns the output; it must be the same, bit for bit, under
-// every schedule, and free of findings. Returns that output.
+// `run` launches once on fresh buffers and returns the output; it must be the same, bit for bit,
+// under every schedule, and free of findings. Returns that output.
 template <class Run>
 auto run_under_every_schedule(Run run) {
   decltype(run()) first;

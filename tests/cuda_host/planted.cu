@@ -1,5 +1,5 @@
-// One small kernel per bug. They look like the real thing with a line wrong; with Planted::kNone the
-// line is right.
+// One small kernel per bug. They look like the real thing with a line wrong; with Planted::kNone
+// the line is right.
 #include "kernels/common/launch.h"
 #include "kernels/common/pack.h"
 #include "kernels/common/shared.h"
@@ -135,7 +135,8 @@ __global__ void count_kernel(Planted bug, float* output) {
   __syncthreads();
   atomicAdd(&count, 1u);
   if (bug != Planted::kPlainBesideAtomic) __syncthreads();
-  output[blockIdx.x * blockDim.x + threadIdx.x] = static_cast<float>(count);  // bug: PlainBesideAtomic
+  output[blockIdx.x * blockDim.x + threadIdx.x] =
+      static_cast<float>(count);  // bug: PlainBesideAtomic
 }
 
 __global__ void neighbour_block_kernel(Planted bug, float* output) {
@@ -153,26 +154,37 @@ cudaError_t planted_cuda(Planted bug, float* output, int threads) {
                   output);
   };
   switch (bug) {
-    case Planted::kMissingBarrier: return run(mirror_kernel);
-    case Planted::kOffByOne: return run(fill_kernel);
-    case Planted::kWrongMask: return run(halves_kernel);
+    case Planted::kMissingBarrier:
+      return run(mirror_kernel);
+    case Planted::kOffByOne:
+      return run(fill_kernel);
+    case Planted::kWrongMask:
+      return run(halves_kernel);
     case Planted::kOverlappingPacks:
-    case Planted::kMisalignedLoad: return run(pairs_kernel);
-    case Planted::kUninitialisedShared: return run(sum_shared_kernel);
-    case Planted::kMissingTrailingBarrier: return run(two_sums_kernel);
-    case Planted::kShuffleAsFence: return run(neighbour_kernel);
+    case Planted::kMisalignedLoad:
+      return run(pairs_kernel);
+    case Planted::kUninitialisedShared:
+      return run(sum_shared_kernel);
+    case Planted::kMissingTrailingBarrier:
+      return run(two_sums_kernel);
+    case Planted::kShuffleAsFence:
+      return run(neighbour_kernel);
     case Planted::kDivergentBarrier:
     case Planted::kEarlyExit:
     case Planted::kTwoBarriers:
-    case Planted::kMissingLanes: return run(barriers_kernel);
+    case Planted::kMissingLanes:
+      return run(barriers_kernel);
     case Planted::kDynamicSharedOverrun:
-    case Planted::kStaticSharedOverrun: return run(overrun_kernel);
-    case Planted::kPlainBesideAtomic: return run(count_kernel);
-    case Planted::kReadsAnotherBlock: return run(neighbour_block_kernel);
+    case Planted::kStaticSharedOverrun:
+      return run(overrun_kernel);
+    case Planted::kPlainBesideAtomic:
+      return run(count_kernel);
+    case Planted::kReadsAnotherBlock:
+      return run(neighbour_block_kernel);
     case Planted::kNone:
-      for (auto kernel : {mirror_kernel, fill_kernel, halves_kernel, pairs_kernel, sum_shared_kernel,
-                          two_sums_kernel, neighbour_kernel, barriers_kernel, overrun_kernel,
-                          count_kernel, neighbour_block_kernel}) {
+      for (auto kernel : {mirror_kernel, fill_kernel, halves_kernel, pairs_kernel,
+                          sum_shared_kernel, two_sums_kernel, neighbour_kernel, barriers_kernel,
+                          overrun_kernel, count_kernel, neighbour_block_kernel}) {
         if (cudaError_t error = run(kernel)) return error;
       }
       return cudaGetLastError();

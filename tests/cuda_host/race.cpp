@@ -1,6 +1,7 @@
-// The race checker. The kernels of the `race` build are compiled with -fsanitize=thread, which calls a
-// __tsan_* function before every access; these are ours instead of libtsan's. Beside every byte stand
-// its last write and the last reads that a later write must be ordered after.
+// The race checker. The kernels of the `race` build are compiled with -fsanitize=thread, which
+// calls a
+// __tsan_* function before every access; these are ours instead of libtsan's. Beside every byte
+// stand its last write and the last reads that a later write must be ordered after.
 #include "tests/cuda_host/race.h"
 
 #include <dlfcn.h>
@@ -60,7 +61,8 @@ struct State {
   int64_t block = 0;
   uint32_t epoch = 0;
   int thread = -1;
-  std::vector<std::array<uint32_t, 32>> clocks;  // [thread][lane]: what it knows of its warp's lanes
+  std::vector<std::array<uint32_t, 32>>
+      clocks;  // [thread][lane]: what it knows of its warp's lanes
   std::unordered_map<uint64_t, int64_t> blocks;  // serial -> block, of this grid
 
   uintptr_t shared_begin = 0, shared_end = 0;  // static: the executable's TLS block
@@ -144,9 +146,9 @@ std::string who(const Access& access) {
 void report(const char* what, uintptr_t address, const Access& before, const char* verb,
             const Access& now) {
   const std::string here = place(now), there = place(before);
-  add_finding(std::string("race in ") + (is_shared(address) ? "shared" : "global") + " memory: " +
-                  who(now) + " " + what + " at " + here + ", " + who(before) + " " + verb + " it at " +
-                  there + ", and nothing orders the two",
+  add_finding(std::string("race in ") + (is_shared(address) ? "shared" : "global") +
+                  " memory: " + who(now) + " " + what + " at " + here + ", " + who(before) + " " +
+                  verb + " it at " + there + ", and nothing orders the two",
               "race " + here + " " + there);
 }
 
@@ -182,8 +184,7 @@ bool ordered(const Access& before, bool shared) {
 void read(uintptr_t address, const Access& now) {
   Cell& c = cell(address);
   const bool shared = is_shared(address);
-  if (shared && c.write.serial != now.serial)
-    report_uninitialised("reads", now);
+  if (shared && c.write.serial != now.serial) report_uninitialised("reads", now);
   if (!ordered(c.write, shared)) report("reads", address, c.write, "wrote", now);
 
   const bool same_block = c.read.serial == now.serial;
@@ -289,16 +290,16 @@ void atomic(const void* address, size_t bytes, Site site) {
 
 // --- what gcc calls for -fsanitize=thread; the return address is the place ---
 
-#define CUDA_HOST_HOOK(name, bytes, writes)                                              \
-  extern "C" void __tsan_##name(void* address) {                                         \
-    cuda_host::race::access(address, bytes, writes, __builtin_return_address(0));        \
+#define CUDA_HOST_HOOK(name, bytes, writes)                                       \
+  extern "C" void __tsan_##name(void* address) {                                  \
+    cuda_host::race::access(address, bytes, writes, __builtin_return_address(0)); \
   }
-#define CUDA_HOST_HOOKS(bytes)                          \
-  CUDA_HOST_HOOK(read##bytes, bytes, false)             \
-  CUDA_HOST_HOOK(write##bytes, bytes, true)             \
-  CUDA_HOST_HOOK(unaligned_read##bytes, bytes, false)   \
-  CUDA_HOST_HOOK(unaligned_write##bytes, bytes, true)   \
-  CUDA_HOST_HOOK(volatile_read##bytes, bytes, false)    \
+#define CUDA_HOST_HOOKS(bytes)                        \
+  CUDA_HOST_HOOK(read##bytes, bytes, false)           \
+  CUDA_HOST_HOOK(write##bytes, bytes, true)           \
+  CUDA_HOST_HOOK(unaligned_read##bytes, bytes, false) \
+  CUDA_HOST_HOOK(unaligned_write##bytes, bytes, true) \
+  CUDA_HOST_HOOK(volatile_read##bytes, bytes, false)  \
   CUDA_HOST_HOOK(volatile_write##bytes, bytes, true)
 CUDA_HOST_HOOKS(1)
 CUDA_HOST_HOOKS(2)

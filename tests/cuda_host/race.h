@@ -1,7 +1,7 @@
-// The race checker of the `race` build: every access of a kernel to shared or global memory, byte by
-// byte, against the last ones that nothing orders before it. Exact for one schedule: what orders two
-// threads is __syncthreads, and __syncwarp for the lanes of its mask; shuffles, votes, fences and
-// atomics order nothing. In the `asan` build all of this is empty.
+// The race checker of the `race` build: every access of a kernel to shared or global memory, byte
+// by byte, against the last ones that nothing orders before it. Exact for one schedule: what orders
+// two threads is __syncthreads, and __syncwarp for the lanes of its mask; shuffles, votes, fences
+// and atomics order nothing. In the `asan` build all of this is empty.
 #pragma once
 
 #include <cstddef>

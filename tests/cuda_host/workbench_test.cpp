@@ -24,11 +24,11 @@ constexpr int kThreads = 96;
 
 // "planted.cu:41", the line marked `bug: name`
 std::string place(const std::string& name) {
-  std::ifstream file(std::string(__FILE__).substr(0, std::string(__FILE__).rfind('/')) +
-                     "/planted.cu");
+  std::ifstream file(LEHR_SOURCE_DIR "/tests/cuda_host/planted.cu");
   std::string line;
   for (int number = 1; std::getline(file, line); ++number)
-    if (line.find("bug: " + name) != std::string::npos) return "planted.cu:" + std::to_string(number);
+    if (line.find("bug: " + name) != std::string::npos)
+      return "planted.cu:" + std::to_string(number);
   ADD_FAILURE() << "planted.cu marks no bug " << name;
   return "";
 }
@@ -95,7 +95,8 @@ TEST(Workbench, FindsAnOffByOneBound) {
 
 TEST(Workbench, FindsAShuffleFromOutsideItsMask) {
   const Outcome outcome = run(Planted::kWrongMask);
-  expect_found(outcome, "lane 12 reads lane 28, which is not in mask 0x0000ffff", place("WrongMask"));
+  expect_found(outcome, "lane 12 reads lane 28, which is not in mask 0x0000ffff",
+               place("WrongMask"));
 }
 
 TEST(Workbench, FindsAMisalignedVectorLoad) {
@@ -150,11 +151,13 @@ TEST(Workbench, FindsOverrunsOfSharedMemory) {
 }
 
 TEST(Workbench, FindsAPlainReadBesideAnAtomic) {
-  expect_race_build_finds(Planted::kPlainBesideAtomic, "race in shared memory", "PlainBesideAtomic");
+  expect_race_build_finds(Planted::kPlainBesideAtomic, "race in shared memory",
+                          "PlainBesideAtomic");
 }
 
 TEST(Workbench, FindsBlocksThatReadEachOther) {
-  expect_race_build_finds(Planted::kReadsAnotherBlock, "race in global memory", "ReadsAnotherBlock");
+  expect_race_build_finds(Planted::kReadsAnotherBlock, "race in global memory",
+                          "ReadsAnotherBlock");
 }
 
 TEST(Workbench, RefusesLaunchesThatADeviceRefuses) {
@@ -189,8 +192,8 @@ TEST(Workbench, SumsRowsWithShufflesBarriersAndAtomics) {
       const auto sums = cuda_host::run_under_every_schedule([&] {
         Buffer<float> in(input), out(rows);
         Buffer<int> count(std::vector<int>{0});
-        EXPECT_EQ(lehr::kernels::block_sum_cuda({in.data(), out.data(), count.data(), rows, columns},
-                                                threads, nullptr),
+        EXPECT_EQ(lehr::kernels::block_sum_cuda(
+                      {in.data(), out.data(), count.data(), rows, columns}, threads, nullptr),
                   cudaSuccess);
         EXPECT_EQ(count.values()[0], positive);
         return out.values();

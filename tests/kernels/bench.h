@@ -1,5 +1,5 @@
-// Timing one call of an op with cold caches: between repeats a large buffer is rewritten, so that the
-// figure is what a training step sees, not what a hot loop does.
+// Timing one call of an op with cold caches: between repeats a large buffer is rewritten, so that
+// the figure is what a training step sees, not what a hot loop does.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -14,7 +14,8 @@ namespace lehr {
 constexpr int64_t kScrubBytes = 256 << 20;  // above the last cache of CPUs and GPUs alike
 
 // Runs `call` under Google Benchmark's manual timing and reports microseconds and GB/s of `bytes`
-// moved. `runtime` is nullptr on the CPU; on a GPU the time includes one launch and one wait (5-10 us).
+// moved. `runtime` is nullptr on the CPU; on a GPU the time includes one launch and one wait (5-10
+// us).
 template <class Call>
 void time_cold(benchmark::State& state, at::Device device, DeviceRuntime* runtime, int64_t bytes,
                Call call) {

@@ -1,5 +1,5 @@
-// liblehr_cuda.so on whatever machine this is: it loads without a driver, refuses another build, and
-// holds device code for the promised architectures.
+// liblehr_cuda.so on whatever machine this is: it loads without a driver, refuses another build,
+// and holds device code for the promised architectures.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
@@ -61,8 +61,9 @@ TEST_F(CudaLibrary, CopiesBatchesThroughPinnedMemory) {
   std::string why;
   if (!gpu_present(&why)) GTEST_SKIP() << "not run on a GPU: " << why;
   DeviceRuntime* runtime = load_cuda();
-  const at::Tensor host = at::arange(2 * 3 * 5 * 7, at::kFloat).view({2, 3, 5, 7}).contiguous(
-      at::MemoryFormat::ChannelsLast);
+  const at::Tensor host = at::arange(2 * 3 * 5 * 7, at::kFloat)
+                              .view({2, 3, 5, 7})
+                              .contiguous(at::MemoryFormat::ChannelsLast);
   const at::Tensor pinned = runtime->pin(host);
   EXPECT_TRUE(pinned.is_pinned());
   const at::Tensor device = runtime->copy_in(pinned);
@@ -73,7 +74,8 @@ TEST_F(CudaLibrary, CopiesBatchesThroughPinnedMemory) {
 }
 
 // The fat binaries inside the library: what cuobjdump lists, without needing it. Each begins with a
-// header (magic, version, header size, bytes) and holds entries (kind 1: PTX, 2: cubin; architecture).
+// header (magic, version, header size, bytes) and holds entries (kind 1: PTX, 2: cubin;
+// architecture).
 TEST_F(CudaLibrary, HoldsCubinsForSm80AndSm90AndPtxForWhatComesAfter) {
   const std::string file = read_file(cuda_library_path());
   const auto number = [&](size_t at, size_t bytes) {

@@ -1,5 +1,5 @@
-// Device tests are written once and run on the CPU and, where there is one, on a GPU. Including this
-// loads the CUDA half before the first ATen call, as LibTorch needs it.
+// Device tests are written once and run on the CPU and, where there is one, on a GPU. Including
+// this loads the CUDA half before the first ATen call, as LibTorch needs it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

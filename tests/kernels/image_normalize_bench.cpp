@@ -12,25 +12,36 @@ namespace {
 
 at::Tensor by_aten(const at::Tensor& images, const at::Tensor& scale, const at::Tensor& shift,
                    at::ScalarType type) {
-  return images.permute({0, 3, 1, 2}).to(at::kFloat).mul_(scale.view({1, -1, 1, 1}))
-      .add_(shift.view({1, -1, 1, 1})).to(type);
+  return images.permute({0, 3, 1, 2})
+      .to(at::kFloat)
+      .mul_(scale.view({1, -1, 1, 1}))
+      .add_(shift.view({1, -1, 1, 1}))
+      .to(type);
 }
 
 void add(const ImageShape& shape, at::ScalarType type, at::Device device, DeviceRuntime* runtime) {
   for (bool ours : {true, false}) {
-    const std::string name = fmt::format("image_normalize/{}/{}/{}/{}", device.is_cuda() ? "cuda" : "cpu",
-                                         shape.name(), c10::toString(type), ours ? "lehr" : "aten");
-    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
-      const auto images = at::randint(256, {shape.n, shape.h, shape.w, shape.c}, at::kByte).to(device);
-      std::vector<float> scale_values, shift_values;
-      image_normalize_constants(shape.c, false, &scale_values, &shift_values);
-      const auto scale = at::tensor(scale_values).to(device), shift = at::tensor(shift_values).to(device);
-      const int64_t bytes = shape.elements() * (1 + static_cast<int64_t>(c10::elementSize(type)));
-      time_cold(state, device, runtime, bytes, [&] {
-        benchmark::DoNotOptimize(ours ? image_normalize(images, scale, shift, type)
-                                      : by_aten(images, scale, shift, type));
-      });
-    })->UseManualTime()->Unit(benchmark::kMicrosecond);
+    const std::string name =
+        fmt::format("image_normalize/{}/{}/{}/{}", device.is_cuda() ? "cuda" : "cpu", shape.name(),
+                    c10::toString(type), ours ? "lehr" : "aten");
+    benchmark::RegisterBenchmark(
+        name.c_str(),
+        [=](benchmark::State& state) {
+          const auto images =
+              at::randint(256, {shape.n, shape.h, shape.w, shape.c}, at::kByte).to(device);
+          std::vector<float> scale_values, shift_values;
+          image_normalize_constants(shape.c, false, &scale_values, &shift_values);
+          const auto scale = at::tensor(scale_values).to(device),
+                     shift = at::tensor(shift_values).to(device);
+          const int64_t bytes =
+              shape.elements() * (1 + static_cast<int64_t>(c10::elementSize(type)));
+          time_cold(state, device, runtime, bytes, [&] {
+            benchmark::DoNotOptimize(ours ? image_normalize(images, scale, shift, type)
+                                          : by_aten(images, scale, shift, type));
+          });
+        })
+        ->UseManualTime()
+        ->Unit(benchmark::kMicrosecond);
   }
 }
 

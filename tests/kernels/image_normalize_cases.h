@@ -1,5 +1,5 @@
-// Shapes, constants and types of image_normalize's tests and benchmark; no LibTorch, so that the host
-// builds read it too. The tolerance is none: every implementation gives the same bits.
+// Shapes, constants and types of image_normalize's tests and benchmark; no LibTorch, so that the
+// host builds read it too. The tolerance is none: every implementation gives the same bits.
 #pragma once
 
 #include <cstdint>
@@ -21,22 +21,22 @@ struct ImageShape {
 
 inline std::vector<ImageShape> image_normalize_shapes() {
   return {
-      {0, 4, 4, 3},    // empty batch
-      {2, 0, 5, 3},    // empty images
-      {1, 1, 1, 1},    // less than a pack
-      {1, 1, 5, 3},    // 15: tails of 3 (float) and 7 (half)
-      {2, 28, 28, 1},  // gray, no tail
-      {3, 5, 7, 3},    // odd everything
-      {2, 3, 3, 4},    // channels = pack of floats
-      {1, 4, 5, 2},    //
-      {1, 2, 2, 37},   // prime number of channels, more than a pack
+      {0, 4, 4, 3},     // empty batch
+      {2, 0, 5, 3},     // empty images
+      {1, 1, 1, 1},     // less than a pack
+      {1, 1, 5, 3},     // 15: tails of 3 (float) and 7 (half)
+      {2, 28, 28, 1},   // gray, no tail
+      {3, 5, 7, 3},     // odd everything
+      {2, 3, 3, 4},     // channels = pack of floats
+      {1, 4, 5, 2},     //
+      {1, 2, 2, 37},    // prime number of channels, more than a pack
       {1, 1, 3, 2311},  // more channels than one turn of a small grid
-      {3, 64, 64, 3},  // every thread of the stand-in's device turns more than once
+      {3, 64, 64, 3},   // every thread of the stand-in's device turns more than once
   };
 }
 
-// Colour images' usual constants; and hard ones, whose products overflow half, vanish in it, or need
-// every bit of a float.
+// Colour images' usual constants; and hard ones, whose products overflow half, vanish in it, or
+// need every bit of a float.
 inline void image_normalize_constants(int64_t channels, bool hard, std::vector<float>* scale,
                                       std::vector<float>* shift) {
   const float mean[] = {0.485f, 0.456f, 0.406f}, deviation[] = {0.229f, 0.224f, 0.225f};

@@ -1,5 +1,5 @@
-// image_normalize.cu itself, compiled for the host, against the oracle: same bits under every thread
-// order, in the asan and the race build.
+// image_normalize.cu itself, compiled for the host, against the oracle: same bits under every
+// thread order, in the asan and the race build.
 #include "kernels/image_normalize/image_normalize.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/image_normalize_cases.h"
@@ -10,8 +10,9 @@ namespace {
 using cuda_host::Buffer;
 
 // output bytes of the oracle
-std::vector<uint8_t> expected(const ImageShape& shape, Float type, const std::vector<uint8_t>& pixels,
-                              const std::vector<float>& scale, const std::vector<float>& shift) {
+std::vector<uint8_t> expected(const ImageShape& shape, Float type,
+                              const std::vector<uint8_t>& pixels, const std::vector<float>& scale,
+                              const std::vector<float>& shift) {
   std::vector<uint8_t> output(shape.elements() * bytes_of(type));
   image_normalize_cpu({pixels.data(), output.data(), scale.data(), shift.data(),
                        shape.n * shape.h * shape.w, static_cast<int32_t>(shape.c), type});
@@ -27,10 +28,11 @@ void expect_agreement(const ImageShape& shape, Float type, bool hard, size_t inp
     Buffer<uint8_t> in(pixels, input_skew);
     Buffer<uint8_t> out(pixels.size() * bytes_of(type), output_skew);
     Buffer<float> scales(scale), shifts(shift);
-    EXPECT_EQ(image_normalize_cuda({in.data(), out.data(), scales.data(), shifts.data(),
-                                    shape.n * shape.h * shape.w, static_cast<int32_t>(shape.c), type},
-                                   nullptr),
-              cudaSuccess);
+    EXPECT_EQ(
+        image_normalize_cuda({in.data(), out.data(), scales.data(), shifts.data(),
+                              shape.n * shape.h * shape.w, static_cast<int32_t>(shape.c), type},
+                             nullptr),
+        cudaSuccess);
     return out.values();
   });
   EXPECT_EQ(output, expected(shape, type, pixels, scale, shift))
@@ -52,8 +54,9 @@ TEST(ImageNormalizeHost, GivesTheOraclesBitsFromSkewedBuffers) {
 }
 
 TEST(ImageNormalizeHost, DoesNothingForNoPixels) {
-  EXPECT_EQ(image_normalize_cuda({nullptr, nullptr, nullptr, nullptr, 0, 3, Float::kFloat32}, nullptr),
-            cudaSuccess);
+  EXPECT_EQ(
+      image_normalize_cuda({nullptr, nullptr, nullptr, nullptr, 0, 3, Float::kFloat32}, nullptr),
+      cudaSuccess);
 }
 
 }  // namespace

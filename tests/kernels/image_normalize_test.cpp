@@ -1,9 +1,8 @@
 // The op lehr::image_normalize: ATen defines, CPU and CUDA give its bits.
-#include "kernels/image_normalize/image_normalize_op.h"
-
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "kernels/image_normalize/image_normalize_op.h"
 #include "tests/kernels/device.h"
 #include "tests/kernels/image_normalize_cases.h"
 
@@ -14,9 +13,7 @@ struct Inputs {
   at::Tensor images, scale, shift;
 };
 
-at::Tensor tensor_of(const std::vector<float>& values) {
-  return at::tensor(values, at::kFloat);
-}
+at::Tensor tensor_of(const std::vector<float>& values) { return at::tensor(values, at::kFloat); }
 
 Inputs make_inputs(const ImageShape& shape, bool hard, at::Device device) {
   std::vector<uint8_t> pixels = image_normalize_pixels(shape.elements());
@@ -40,7 +37,8 @@ at::Tensor by_aten(const Inputs& in, at::ScalarType type) {
 const std::vector<at::ScalarType> kTypes = {at::kFloat, at::kBFloat16, at::kHalf};
 
 class ImageNormalizeOp : public OnDevice {};
-INSTANTIATE_TEST_SUITE_P(Devices, ImageNormalizeOp, testing::Values(at::kCPU, at::kCUDA), device_name);
+INSTANTIATE_TEST_SUITE_P(Devices, ImageNormalizeOp, testing::Values(at::kCPU, at::kCUDA),
+                         device_name);
 
 TEST_P(ImageNormalizeOp, GivesAtensBitsForEveryShapeAndType) {
   for (const ImageShape& shape : image_normalize_shapes()) {
@@ -68,7 +66,8 @@ TEST_P(ImageNormalizeOp, TakesImagesOfAnyStrides) {
   const Inputs in = make_inputs({4, 9, 8, 3}, false, device());
   Inputs sliced = in;
   sliced.images = in.images.slice(2, 1, 8, 2);
-  EXPECT_TRUE(at::equal(image_normalize(sliced.images, in.scale, in.shift), by_aten(sliced, at::kFloat)));
+  EXPECT_TRUE(
+      at::equal(image_normalize(sliced.images, in.scale, in.shift), by_aten(sliced, at::kFloat)));
 }
 
 TEST_P(ImageNormalizeOp, NamesWhatIsWrongWithItsArguments) {
@@ -97,8 +96,8 @@ TEST(ImageNormalizeMeta, HasTheShapeAndStridesOfTheRealOne) {
     const Inputs in = make_inputs(shape, false, at::kCPU);
     for (at::ScalarType type : kTypes) {
       const at::Tensor real = image_normalize(in.images, in.scale, in.shift, type);
-      const at::Tensor meta =
-          image_normalize(in.images.to(at::kMeta), in.scale.to(at::kMeta), in.shift.to(at::kMeta), type);
+      const at::Tensor meta = image_normalize(in.images.to(at::kMeta), in.scale.to(at::kMeta),
+                                              in.shift.to(at::kMeta), type);
       EXPECT_TRUE(meta.is_meta());
       EXPECT_EQ(meta.sizes(), real.sizes());
       EXPECT_EQ(meta.strides(), real.strides());

@@ -2,8 +2,8 @@
 // nvcc.
 #pragma once
 
-#include <cuda_runtime.h>
 #include_next <cuda_bf16.h>
+#include <cuda_runtime.h>
 
 inline __nv_bfloat16 __ldg(const __nv_bfloat16* pointer) { return *pointer; }
 inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c) {

@@ -1,8 +1,9 @@
-// CUDA's own half type, which computes on the host too, and the few functions that it keeps for nvcc.
+// CUDA's own half type, which computes on the host too, and the few functions that it keeps for
+// nvcc.
 #pragma once
 
-#include <cuda_runtime.h>
 #include_next <cuda_fp16.h>
+#include <cuda_runtime.h>
 
 inline __half __ldg(const __half* pointer) { return *pointer; }
 inline __half hexp(__half x) { return __float2half_rn(expf(__half2float(x))); }

@@ -1,6 +1,6 @@
 // Found before CUDA's own header of this name: the language of a .cu file for a host compiler. The
-// real header is included for its types, then what only nvcc has is added: thread indices, launches,
-// barriers, warps, atomics, arithmetic intrinsics. kernels/ files need no change.
+// real header is included for its types, then what only nvcc has is added: thread indices,
+// launches, barriers, warps, atomics, arithmetic intrinsics. kernels/ files need no change.
 #pragma once
 
 #define __host__
