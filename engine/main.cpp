@@ -1,7 +1,7 @@
 // The program: command line in, exit code out. Only this file prints errors and exits.
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iostream>
 
@@ -44,13 +44,17 @@ CLI::App* verb(CLI::App& app, const char* name, const char* text, const char* ex
 void takes_recipe(CLI::App* sub, Options& o) {
   sub->add_option("recipe", o.recipe, "Recipe file (YAML)")->required();
   // one value per --set, so that the positional is never swallowed
-  sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")->expected(1)->take_all();
+  sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")
+      ->expected(1)
+      ->take_all();
 }
 
 int dispatch(int argc, char** argv, Options& o) {
-  CLI::App app{"Lehr trains models from recipe files, survives any crash, and exports proved artefacts."};
+  CLI::App app{
+      "Lehr trains models from recipe files, survives any crash, and exports proved artefacts."};
   app.footer(
-      "Exit codes: 0 done, 1 a fault of ours, 2 usage, 3 recipe, 4 data, 5 checkpoint or artefact, 6 ranks,\n"
+      "Exit codes: 0 done, 1 a fault of ours, 2 usage, 3 recipe, 4 data, 5 checkpoint or artefact, "
+      "6 ranks,\n"
       "7 non-finite numbers, 75 stopped early with everything saved (run the same command again),\n"
       "130 interrupted twice.\n\nExample:\n  lehr train recipes/fashion_mnist_cnn.yaml");
   app.require_subcommand(1);
@@ -62,19 +66,24 @@ int dispatch(int argc, char** argv, Options& o) {
   takes_recipe(train, o);
   train->add_option("--run", o.run, "Run folder (chosen under job.output_dir by default)");
   train->add_flag("--fresh", o.fresh, "Begin a new run even if one could continue");
-  train->add_flag("--allow-approximate-resume", o.approximate, "Continue although something that bits depend on differs");
+  train->add_flag("--allow-approximate-resume", o.approximate,
+                  "Continue although something that bits depend on differs");
 
-  auto* check = verb(app, "check", "Check a recipe without training it", "lehr check recipes/fashion_mnist_cnn.yaml");
+  auto* check = verb(app, "check", "Check a recipe without training it",
+                     "lehr check recipes/fashion_mnist_cnn.yaml");
   takes_recipe(check, o);
   check->add_flag("--json", o.json, "For machines");
 
-  auto* show = verb(app, "show", "Print the resolved recipe", "lehr show my.yaml --set optimizer.lr=3e-4");
+  auto* show =
+      verb(app, "show", "Print the resolved recipe", "lehr show my.yaml --set optimizer.lr=3e-4");
   takes_recipe(show, o);
 
-  auto* schema = verb(app, "schema", "Print the JSON Schema of recipe files", "lehr schema > lehr.schema.json");
+  auto* schema = verb(app, "schema", "Print the JSON Schema of recipe files",
+                      "lehr schema > lehr.schema.json");
   schema->add_flag("--reference", o.reference, "The reference page (Markdown) instead");
 
-  auto* recipes = verb(app, "recipes", "List the shipped recipes, or copy one", "lehr recipes copy mlp my.yaml");
+  auto* recipes = verb(app, "recipes", "List the shipped recipes, or copy one",
+                       "lehr recipes copy mlp my.yaml");
   recipes->require_subcommand(1);
   auto* recipes_list = recipes->add_subcommand("list", "List the shipped recipes");
   auto* recipes_copy = recipes->add_subcommand("copy", "Copy a shipped recipe");
@@ -86,26 +95,34 @@ int dispatch(int argc, char** argv, Options& o) {
   takes_recipe(resume, o);
   resume->add_option("--kills", o.kills, "How often to kill -9")->check(CLI::Range(0, 100000));
 
-  auto* exports = verb(app, "export", "Make an artefact of a run or a checkpoint", "lehr export runs/fashion_mnist_cnn-1 --output model");
+  auto* exports = verb(app, "export", "Make an artefact of a run or a checkpoint",
+                       "lehr export runs/fashion_mnist_cnn-1 --output model");
   exports->add_option("source", o.path, "Run folder or checkpoint folder")->required();
   exports->add_option("--output", o.output, "New folder")->required();
 
-  auto* predict = verb(app, "predict", "Predict with an artefact", "lehr predict model --input images-idx3-ubyte.gz --output out.csv");
+  auto* predict = verb(app, "predict", "Predict with an artefact",
+                       "lehr predict model --input images-idx3-ubyte.gz --output out.csv");
   predict->add_option("artefact", o.path, "Artefact folder")->required();
   predict->add_option("--input", o.inputs, "Input file(s)")->required();
   predict->add_option("--output", o.output, "CSV file to write")->required();
 
-  auto* evaluate = verb(app, "evaluate", "Evaluate an artefact on labelled data",
-                        "lehr evaluate model --data t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz");
+  auto* evaluate =
+      verb(app, "evaluate", "Evaluate an artefact on labelled data",
+           "lehr evaluate model --data t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz");
   evaluate->add_option("artefact", o.path, "Artefact folder")->required();
-  evaluate->add_option("--data", o.inputs, "Data files: images then labels for IDX and npy; one CSV for tables")->required();
+  evaluate
+      ->add_option("--data", o.inputs,
+                   "Data files: images then labels for IDX and npy; one CSV for tables")
+      ->required();
   evaluate->add_flag("--json", o.json, "For machines");
 
-  auto* inspect = verb(app, "inspect", "Explain a checkpoint, a run or an artefact", "lehr inspect runs/fashion_mnist_cnn-1/artefact");
+  auto* inspect = verb(app, "inspect", "Explain a checkpoint, a run or an artefact",
+                       "lehr inspect runs/fashion_mnist_cnn-1/artefact");
   inspect->add_option("path", o.path, "Folder")->required();
   inspect->add_flag("--json", o.json, "For machines");
 
-  auto* doctor = verb(app, "doctor", "Versions, devices, what is compiled in and what is missing", "lehr doctor");
+  auto* doctor = verb(app, "doctor", "Versions, devices, what is compiled in and what is missing",
+                      "lehr doctor");
   doctor->add_flag("--json", o.json, "For machines");
 
   try {
@@ -169,7 +186,8 @@ int main(int argc, char** argv) {
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     if (options.debug) throw;
-    log_error(fmt::format("{}\n  this is a fault of Lehr's; run again with --debug for a stack trace", e.what()));
+    log_error(fmt::format(
+        "{}\n  this is a fault of Lehr's; run again with --debug for a stack trace", e.what()));
     return static_cast<int>(Code::kInternal);
   }
 }

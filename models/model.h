@@ -1,6 +1,6 @@
 // What the outside sees of a model: how to make one by name, and forward. A model knows nothing of
-// ranks, files or clocks, uses size-free ops only (so that a trace holds for any batch), and makes its
-// parameters with the given TensorOptions (so that the meta device works).
+// ranks, files or clocks, uses size-free ops only (so that a trace holds for any batch), and makes
+// its parameters with the given TensorOptions (so that the meta device works).
 #pragma once
 
 #include <c10/core/TensorOptions.h>
@@ -18,9 +18,9 @@ namespace lehr::models {
 struct ModelContext {
   // images: channels > 0; tables: features > 0
   int64_t channels = 0, height = 0, width = 0, features = 0;
-  int64_t outputs = 1;          // logits or values per sample
-  at::TensorOptions options;    // device and dtype of parameters; meta allowed
-  uint64_t seed = 0;            // initial values are a function of (seed, parameter name)
+  int64_t outputs = 1;        // logits or values per sample
+  at::TensorOptions options;  // device and dtype of parameters; meta allowed
+  uint64_t seed = 0;          // initial values are a function of (seed, parameter name)
 };
 
 class Model : public Module {
@@ -38,9 +38,9 @@ struct ModelFields {
 
 struct ModelEntry {
   std::string name;
-  std::string text;                 // one sentence
+  std::string text;  // one sentence
   bool takes_images = false, takes_tables = false;
-  Section (*section)();             // its own fields of section `model`, when name is its own
+  Section (*section)();  // its own fields of section `model`, when name is its own
   std::shared_ptr<Model> (*make)(const FieldSource& fields, const ModelContext& context);
   // toy size for the common tests
   FixedFields toy_fields;
@@ -48,11 +48,13 @@ struct ModelEntry {
 };
 
 const std::vector<ModelEntry>& registry();
-// Throws Error{kRecipe} with the nearest name when unknown, or when the model does not take this input.
+// Throws Error{kRecipe} with the nearest name when unknown, or when the model does not take this
+// input.
 std::shared_ptr<Model> make_model(const FieldSource& fields, const ModelContext& context);
 
-// Keyed dropout: the mask of a sample is a function of (seed, step, layer, sample id) alone. The step
-// sets the key for the current thread before forward; without one dropout is a plain Error{kInternal}.
+// Keyed dropout: the mask of a sample is a function of (seed, step, layer, sample id) alone. The
+// step sets the key for the current thread before forward; without one dropout is a plain
+// Error{kInternal}.
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t step = 0;

@@ -1,5 +1,5 @@
-// What the rest of Lehr knows of an accelerator. The CUDA half (liblehr_cuda.so) implements this and
-// is loaded on demand, before any ATen call (LibTorch caches for good that there is no CUDA).
+// What the rest of Lehr knows of an accelerator. The CUDA half (liblehr_cuda.so) implements this
+// and is loaded on demand, before any ATen call (LibTorch caches for good that there is no CUDA).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
-namespace at { class Tensor; }
+namespace at {
+class Tensor;
+}
 
 namespace lehr {
 
@@ -30,11 +32,12 @@ class DeviceRuntime {
   virtual int64_t peak_bytes() = 0;  // of the caching allocator
 };
 
-// True when libcuda.so.1 loads, cuInit succeeds and a device is there; never touches ATen. When not,
-// `why` (if given) says what is missing.
+// True when libcuda.so.1 loads, cuInit succeeds and a device is there; never touches ATen. When
+// not, `why` (if given) says what is missing.
 bool gpu_present(std::string* why = nullptr);
-// Loads liblehr_cuda.so (beside liblehr.so, or LEHR_CUDA_LIBRARY), compares build stamps, returns its
-// runtime; the same pointer on later calls. Throws Error{kUsage} when it is missing or of another build.
+// Loads liblehr_cuda.so (beside liblehr.so, or LEHR_CUDA_LIBRARY), compares build stamps, returns
+// its runtime; the same pointer on later calls. Throws Error{kUsage} when it is missing or of
+// another build.
 DeviceRuntime* load_cuda();
 // Where liblehr_cuda.so is looked for, or "" when it is not there.
 std::string cuda_library_path();

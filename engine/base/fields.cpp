@@ -10,15 +10,24 @@ namespace lehr {
 
 FieldType detail::field_type(const Value& sample) {
   switch (sample.index()) {
-    case 1: return FieldType::kBool;
-    case 2: return FieldType::kInt;
-    case 3: return FieldType::kFloat;
-    case 4: return FieldType::kString;
-    case 5: return FieldType::kDuration;
-    case 6: return FieldType::kIntList;
-    case 7: return FieldType::kFloatList;
-    case 8: return FieldType::kStringList;
-    default: return FieldType::kFloatMap;
+    case 1:
+      return FieldType::kBool;
+    case 2:
+      return FieldType::kInt;
+    case 3:
+      return FieldType::kFloat;
+    case 4:
+      return FieldType::kString;
+    case 5:
+      return FieldType::kDuration;
+    case 6:
+      return FieldType::kIntList;
+    case 7:
+      return FieldType::kFloatList;
+    case 8:
+      return FieldType::kStringList;
+    default:
+      return FieldType::kFloatMap;
   }
 }
 
@@ -30,13 +39,13 @@ std::string to_string(const Duration& d) {
 std::optional<Duration> parse_duration(const std::string& text) {
   using Unit = Duration::Unit;
   static const std::map<std::string, std::pair<Unit, double>> units = {
-      {"", {Unit::kSteps, 1}},          {"step", {Unit::kSteps, 1}},
-      {"steps", {Unit::kSteps, 1}},     {"ep", {Unit::kEpochs, 1}},
-      {"epoch", {Unit::kEpochs, 1}},    {"epochs", {Unit::kEpochs, 1}},
-      {"s", {Unit::kSeconds, 1}},       {"sec", {Unit::kSeconds, 1}},
-      {"min", {Unit::kSeconds, 60}},    {"h", {Unit::kSeconds, 3600}},
-      {"d", {Unit::kSeconds, 86400}},   {"samples", {Unit::kSamples, 1}},
-      {"tok", {Unit::kTokens, 1}},      {"tokens", {Unit::kTokens, 1}}};
+      {"", {Unit::kSteps, 1}},        {"step", {Unit::kSteps, 1}},
+      {"steps", {Unit::kSteps, 1}},   {"ep", {Unit::kEpochs, 1}},
+      {"epoch", {Unit::kEpochs, 1}},  {"epochs", {Unit::kEpochs, 1}},
+      {"s", {Unit::kSeconds, 1}},     {"sec", {Unit::kSeconds, 1}},
+      {"min", {Unit::kSeconds, 60}},  {"h", {Unit::kSeconds, 3600}},
+      {"d", {Unit::kSeconds, 86400}}, {"samples", {Unit::kSamples, 1}},
+      {"tok", {Unit::kTokens, 1}},    {"tokens", {Unit::kTokens, 1}}};
   if (text.empty() || !(text[0] == '.' || (text[0] >= '0' && text[0] <= '9'))) return std::nullopt;
   char* end = nullptr;
   double value = std::strtod(text.c_str(), &end);

@@ -20,7 +20,8 @@ struct Duration {
   bool operator==(const Duration&) const = default;
 };
 std::string to_string(const Duration& d);  // "500", "2ep", "1800s", "10000samples", "1e+09tok"
-// Accepts ep|epochs, s|sec, min, h, d, samples, tok|tokens, step|steps or no unit. nullopt: not one.
+// Accepts ep|epochs, s|sec, min, h, d, samples, tok|tokens, step|steps or no unit. nullopt: not
+// one.
 std::optional<Duration> parse_duration(const std::string& text);
 
 using IntList = std::vector<int64_t>;
@@ -33,7 +34,16 @@ using Value = std::variant<std::monostate, bool, int64_t, double, std::string, D
                            FloatList, StringList, FloatMap>;
 
 enum class FieldType {
-  kBool, kInt, kFloat, kString, kPath, kDuration, kIntList, kFloatList, kStringList, kPathList,
+  kBool,
+  kInt,
+  kFloat,
+  kString,
+  kPath,
+  kDuration,
+  kIntList,
+  kFloatList,
+  kStringList,
+  kPathList,
   kFloatMap
 };
 
@@ -48,21 +58,48 @@ struct Field {
   StringList choice_list;
   std::string unit_name, text;
   StringList synonym_list;  // names other systems use: "learning_rate", "training.lr"
-  bool exact = true;  // false: may change between save and resume without breaking exactness
+  bool exact = true;        // false: may change between save and resume without breaking exactness
   // the field exists only where `when_key` (of the same section) has one of `when_values`
   std::string when_key;
   StringList when_values;
   std::function<void(void* object, const Value&)> store;
 
-  Field& range(double low, double high) { minimum = low, maximum = high; return *this; }
-  Field& at_least(double low) { minimum = low; return *this; }
-  Field& above(double low) { minimum = low, exclusive_minimum = true; return *this; }
-  Field& choices(StringList list) { choice_list = std::move(list); return *this; }
-  Field& unit(std::string name) { unit_name = std::move(name); return *this; }
-  Field& synonyms(StringList list) { synonym_list = std::move(list); return *this; }
-  Field& required() { is_required = true; return *this; }
-  Field& free_to_change() { exact = false; return *this; }
-  Field& path() { type = type == FieldType::kStringList ? FieldType::kPathList : FieldType::kPath; return *this; }
+  Field& range(double low, double high) {
+    minimum = low, maximum = high;
+    return *this;
+  }
+  Field& at_least(double low) {
+    minimum = low;
+    return *this;
+  }
+  Field& above(double low) {
+    minimum = low, exclusive_minimum = true;
+    return *this;
+  }
+  Field& choices(StringList list) {
+    choice_list = std::move(list);
+    return *this;
+  }
+  Field& unit(std::string name) {
+    unit_name = std::move(name);
+    return *this;
+  }
+  Field& synonyms(StringList list) {
+    synonym_list = std::move(list);
+    return *this;
+  }
+  Field& required() {
+    is_required = true;
+    return *this;
+  }
+  Field& free_to_change() {
+    exact = false;
+    return *this;
+  }
+  Field& path() {
+    type = type == FieldType::kStringList ? FieldType::kPathList : FieldType::kPath;
+    return *this;
+  }
   Field& when(std::string key, StringList values) {
     when_key = std::move(key), when_values = std::move(values);
     return *this;
@@ -76,15 +113,23 @@ struct Section {
 };
 
 namespace detail {
-template <class T> struct Unwrap { using type = T; static constexpr bool optional = false; };
-template <class T> struct Unwrap<std::optional<T>> { using type = T; static constexpr bool optional = true; };
+template <class T>
+struct Unwrap {
+  using type = T;
+  static constexpr bool optional = false;
+};
+template <class T>
+struct Unwrap<std::optional<T>> {
+  using type = T;
+  static constexpr bool optional = true;
+};
 FieldType field_type(const Value& sample);
 }  // namespace detail
 
 // Declares the members of a plain struct `T` as the fields of one section:
 //   Declare<OptimizerFields> d("optimizer", "How the weights move.");
-//   d.field("lr", &OptimizerFields::lr, "Step size after warm-up.").above(0).synonyms({"learning_rate"});
-//   return d.section();
+//   d.field("lr", &OptimizerFields::lr, "Step size after
+//   warm-up.").above(0).synonyms({"learning_rate"}); return d.section();
 // Defaults are those of a default-constructed T. Members: bool, int64_t, double, std::string,
 // Duration, IntList, FloatList, StringList, FloatMap, or std::optional of one of them.
 template <class T>
@@ -111,7 +156,10 @@ class Declare {
     f.store = [member](void* object, const Value& value) {
       M& target = static_cast<T*>(object)->*member;
       if constexpr (optional) {
-        if (std::holds_alternative<std::monostate>(value)) { target.reset(); return; }
+        if (std::holds_alternative<std::monostate>(value)) {
+          target.reset();
+          return;
+        }
       }
       target = std::get<U>(value);
     };
@@ -143,8 +191,12 @@ class FieldSource {
 // Defaults, and the given values by "section.field".
 class FixedFields : public FieldSource {
  public:
-  explicit FixedFields(std::vector<std::pair<std::string, Value>> values = {}) : values_(std::move(values)) {}
-  FixedFields& set(std::string key, Value value) { values_.emplace_back(std::move(key), std::move(value)); return *this; }
+  explicit FixedFields(std::vector<std::pair<std::string, Value>> values = {})
+      : values_(std::move(values)) {}
+  FixedFields& set(std::string key, Value value) {
+    values_.emplace_back(std::move(key), std::move(value));
+    return *this;
+  }
 
  protected:
   void fill(const Section& section, void* object) const override;

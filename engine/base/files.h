@@ -1,5 +1,6 @@
-// Files that are there after a power cut, or not at all. Every call checks every return value, loops
-// on short writes and EINTR, and throws Error{kData} with path and errno text. No buffered streams.
+// Files that are there after a power cut, or not at all. Every call checks every return value,
+// loops on short writes and EINTR, and throws Error{kData} with path and errno text. No buffered
+// streams.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,7 @@ std::string unique_id();  // 16 random hex digits, for names that nobody else ta
 bool file_exists(const std::string& path);
 void make_folders(const std::string& path);  // mkdir -p; durable, like a file's name
 void remove_tree(const std::string& path);   // rm -rf, absent is fine
-std::vector<std::string> list_folder(const std::string& path);  // names, sorted; {} when absent
+std::vector<std::string> list_folder(const std::string& path);      // names, sorted; {} when absent
 std::string join_path(const std::string& a, const std::string& b);  // b when b is absolute
 
 // A file being written: create (fails if it exists), append, then commit(). An uncommitted one is
@@ -42,8 +43,8 @@ class FileWriter {
   uint64_t size_ = 0, reserved_ = 0;
 };
 
-// flock on FOLDER/.lock for the life of the object. Throws Error{kUsage} naming the holder's pid when
-// another process holds it; the lock dies with its process, so it is never stale.
+// flock on FOLDER/.lock for the life of the object. Throws Error{kUsage} naming the holder's pid
+// when another process holds it; the lock dies with its process, so it is never stale.
 class FolderLock {
  public:
   explicit FolderLock(const std::string& folder);

@@ -17,8 +17,10 @@ void say(spdlog::level::level_enum level, const char* prefix, const std::string&
   std::lock_guard lock(mutex);
   if (file) file->log(level, message);
   std::string line = prefix + message;
-  if (printer) printer(line);
-  else std::cerr << line << std::endl;
+  if (printer)
+    printer(line);
+  else
+    std::cerr << line << std::endl;
 }
 
 }  // namespace

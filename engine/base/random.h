@@ -1,5 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). A draw is a pure function of
-// a key and a counter, so it does not depend on threads, ranks, workers or restarts.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). A draw is a pure function
+// of a key and a counter, so it does not depend on threads, ranks, workers or restarts.
 #pragma once
 
 #include <array>
@@ -19,7 +19,14 @@ inline std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, uint6
 }
 
 // What a stream of draws is for; part of the key, so that two uses never share draws.
-enum class Stream : uint32_t { kOrder = 1, kAugment = 2, kDropout = 3, kInit = 4, kSplit = 5, kTest = 99 };
+enum class Stream : uint32_t {
+  kOrder = 1,
+  kAugment = 2,
+  kDropout = 3,
+  kInit = 4,
+  kSplit = 5,
+  kTest = 99
+};
 
 // splitmix64 finaliser: turns any 64 bits into well-mixed ones.
 inline uint64_t mix64(uint64_t x) {
@@ -33,7 +40,8 @@ inline uint64_t mix64(uint64_t x) {
 class Random {
  public:
   Random(uint64_t seed, Stream stream, uint64_t a, uint64_t b = 0)
-      : key_(mix64(seed ^ (static_cast<uint64_t>(stream) << 56)) ^ mix64(b * 0xD6E8FEB86659FD93ull + 1)),
+      : key_(mix64(seed ^ (static_cast<uint64_t>(stream) << 56)) ^
+             mix64(b * 0xD6E8FEB86659FD93ull + 1)),
         counter_{0, 0, static_cast<uint32_t>(a), static_cast<uint32_t>(a >> 32)} {}
   uint32_t bits() {
     if (used_ == 4) {
@@ -43,11 +51,16 @@ class Random {
     }
     return block_[used_++];
   }
-  uint64_t bits64() { uint64_t high = bits(); return high << 32 | bits(); }
+  uint64_t bits64() {
+    uint64_t high = bits();
+    return high << 32 | bits();
+  }
   // uniform in [0, 1), 24 bits
   float uniform() { return static_cast<float>(bits() >> 8) * 0x1p-24f; }
   // uniform in [0, n), n >= 1, n <= 2^32: multiply-shift, bias below n / 2^32
-  uint32_t below(uint32_t n) { return static_cast<uint32_t>((static_cast<uint64_t>(bits()) * n) >> 32); }
+  uint32_t below(uint32_t n) {
+    return static_cast<uint32_t>((static_cast<uint64_t>(bits()) * n) >> 32);
+  }
   // standard normal (Box-Muller)
   float normal();
 

@@ -10,7 +10,8 @@
 
 namespace lehr {
 
-// One tensor as plain memory: `dtype` in safetensors' words (F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL).
+// One tensor as plain memory: `dtype` in safetensors' words (F64 F32 F16 BF16 I64 I32 I16 I8 U8
+// BOOL).
 struct TensorView {
   std::string name, dtype;
   std::vector<int64_t> shape;
@@ -23,8 +24,8 @@ uint64_t dtype_bytes(const std::string& dtype);  // 0 for an unknown one
 // Wider dtypes first, else as given: so laid out, every tensor is aligned to its dtype, which other
 // readers need.
 std::vector<TensorView> in_file_order(std::vector<TensorView> tensors);
-// The header (length prefix included, padded with spaces to a multiple of 8) for `tensors` laid out in
-// the given order without gaps. `metadata` becomes __metadata__.
+// The header (length prefix included, padded with spaces to a multiple of 8) for `tensors` laid out
+// in the given order without gaps. `metadata` becomes __metadata__.
 std::string safetensors_header(const std::vector<TensorView>& tensors,
                                const std::map<std::string, std::string>& metadata = {});
 // In file order, fsynced; `path` must not exist. Its name is durable after sync_folder.
@@ -32,9 +33,9 @@ void write_safetensors(const std::string& path, const std::vector<TensorView>& t
                        const std::map<std::string, std::string>& metadata = {});
 
 // A mapped file. Throws Error{kCheckpoint} on anything that does not add up: header over 100 MB or
-// beyond the file, not JSON, unknown dtype, shape x dtype != bytes, overlaps, gaps, duplicate names,
-// trailing bytes. The views point into the map, live as long as this object, and may be unaligned.
-// Nobody may truncate the file meanwhile (SIGBUS).
+// beyond the file, not JSON, unknown dtype, shape x dtype != bytes, overlaps, gaps, duplicate
+// names, trailing bytes. The views point into the map, live as long as this object, and may be
+// unaligned. Nobody may truncate the file meanwhile (SIGBUS).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);

@@ -19,9 +19,9 @@ namespace lehr::checkpoint {
 // "state" (optimizer, EMA: state.safetensors).
 struct Content {
   int64_t step = 0;
-  int64_t samples = 0;                                // consumed, counted globally
+  int64_t samples = 0;  // consumed, counted globally
   std::map<std::string, std::vector<TensorView>> shards;
-  std::map<std::string, std::string> texts;           // small files: "recipe.yaml", ...
+  std::map<std::string, std::string> texts;  // small files: "recipe.yaml", ...
   std::string facts;  // JSON object: everything that exactness depends on and the run's scalars
 };
 
@@ -29,11 +29,12 @@ struct Content {
 struct Entry {
   int64_t step = 0;
   std::string path;
-  std::string problem;  // empty: the manifest verifies (files are checked on load)
+  std::string problem;            // empty: the manifest verifies (files are checked on load)
   std::optional<double> monitor;  // number "monitor" of the facts, for keep_best_k
 };
 
-// keep_latest_k counts as 2 at least: the newest may turn out damaged. keep_every: steps, 0 for none.
+// keep_latest_k counts as 2 at least: the newest may turn out damaged. keep_every: steps, 0 for
+// none.
 struct Retention {
   int64_t keep_latest_k = 3, keep_best_k = 1, keep_every = 0;
   bool larger_is_better = true;
@@ -48,17 +49,19 @@ struct Loaded {
 };
 
 // Writes `content` under `folder` (the run's checkpoints/) and returns its path once durable. Any
-// failure throws Error{kCheckpoint}; older checkpoints are untouched and the partial folder is removed.
-// A step that is already there is never overwritten: that is a failure too.
+// failure throws Error{kCheckpoint}; older checkpoints are untouched and the partial folder is
+// removed. A step that is already there is never overwritten: that is a failure too.
 std::string save(const std::string& folder, const Content& content);
 // Verifies manifest, sizes and checksums of every byte. Throws Error{kCheckpoint} naming file and
 // tensor.
 Loaded load(const std::string& path);
-// Newest first, damaged ones included with their problem; leftovers (.tmp-, .trash-) are not listed.
+// Newest first, damaged ones included with their problem; leftovers (.tmp-, .trash-) are not
+// listed.
 std::vector<Entry> list(const std::string& folder);
 // The newest checkpoint that verifies; damaged ones are named through `complain` and renamed to
-// .corrupt-...; leftovers of killed saves are removed. nullopt: there is none. Throws where a file may
-// not be read (permissions, open files): that is no damage. Only for the holder of the run's lock.
+// .corrupt-...; leftovers of killed saves are removed. nullopt: there is none. Throws where a file
+// may not be read (permissions, open files): that is no damage. Only for the holder of the run's
+// lock.
 std::optional<Loaded> load_newest(const std::string& folder,
                                   const std::function<void(const std::string&)>& complain);
 // Removes what retention does not keep (renames first); never the newest that verifies, and never a

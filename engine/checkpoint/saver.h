@@ -1,6 +1,6 @@
-// Saves in the background: take() returns at once, the copy of the tensors runs beside the next forward
-// and backward, and finish_copy() (from Step::before_update) waits for it before a weight moves. The
-// trade: one more copy of weights and state in memory, kept between saves.
+// Saves in the background: take() returns at once, the copy of the tensors runs beside the next
+// forward and backward, and finish_copy() (from Step::before_update) waits for it before a weight
+// moves. The trade: one more copy of weights and state in memory, kept between saves.
 #pragma once
 
 #include <memory>
@@ -15,21 +15,21 @@ class Saver {
  public:
   Saver(std::string folder, Retention retention);
   ~Saver();  // waits for the save in flight
-  // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers, part of
-  // the weights shard) at once. Waits for an earlier save first; if that failed, throws its Error and
-  // takes nothing: the failure is then forgotten, and the caller may go on and take again.
-  // Of `content`, step, samples, texts and facts are used. Any device, any strides.
+  // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers,
+  // part of the weights shard) at once. Waits for an earlier save first; if that failed, throws its
+  // Error and takes nothing: the failure is then forgotten, and the caller may go on and take
+  // again. Of `content`, step, samples, texts and facts are used. Any device, any strides.
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
-  // Optional, before the first step: lays out the snapshot's memory in the background, so that the first
-  // take is as quick as the later ones.
+  // Optional, before the first step: lays out the snapshot's memory in the background, so that the
+  // first take is as quick as the later ones.
   void prepare(const NamedTensors& weights, const NamedTensors& volatile_tensors,
                const NamedTensors& state);
-  void finish_copy();            // at most the rest of a memory copy
-  void wait();                   // until the save in flight is committed; throws its Error
+  void finish_copy();  // at most the rest of a memory copy
+  void wait();         // until the save in flight is committed; throws its Error
   // Newest step committed by this object, -1 for none; may be asked from any thread.
   int64_t committed_step() const;
-  double blocked_s() const;      // time that take, finish_copy held up the caller, in total
+  double blocked_s() const;  // time that take, finish_copy held up the caller, in total
 
  private:
   struct State;

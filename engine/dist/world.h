@@ -13,8 +13,9 @@ class World {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual void barrier() = 0;
-  virtual void sum(at::Tensor& tensor) = 0;                           // in place, over ranks
-  virtual std::vector<at::Tensor> gather(const at::Tensor& tensor) = 0;  // of all ranks, in rank order
+  virtual void sum(at::Tensor& tensor) = 0;  // in place, over ranks
+  virtual std::vector<at::Tensor> gather(
+      const at::Tensor& tensor) = 0;  // of all ranks, in rank order
   virtual bool any(bool flag) = 0;
 };
 

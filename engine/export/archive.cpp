@@ -14,7 +14,8 @@ namespace {
 
 constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50;
 constexpr uint32_t kEnd64 = 0x06064b50, kLocator64 = 0x07064b50;
-constexpr uint64_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56, kLocatorSize = 20;
+constexpr uint64_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56,
+                   kLocatorSize = 20;
 constexpr uint32_t kIn64 = 0xffffffff;  // the real number is in the zip64 field
 
 class Reader {
@@ -52,14 +53,17 @@ Directory find_directory(const Reader& in) {
   const uint64_t at = in.size() - kEndSize;
   if (in.number<uint32_t>(at) != kEnd || in.number<uint16_t>(at + 20) != 0)
     in.refuse("it does not end with its directory");
-  Directory d{in.number<uint32_t>(at + 16), in.number<uint32_t>(at + 12), in.number<uint16_t>(at + 10), at};
+  Directory d{in.number<uint32_t>(at + 16), in.number<uint32_t>(at + 12),
+              in.number<uint16_t>(at + 10), at};
   if (at >= kLocatorSize && in.number<uint32_t>(at - kLocatorSize) == kLocator64) {
     const uint64_t at64 = in.number<uint64_t>(at - kLocatorSize + 8);
     if (in.number<uint32_t>(at64) != kEnd64) in.refuse("its zip64 record is missing");
-    d = {in.number<uint64_t>(at64 + 48), in.number<uint64_t>(at64 + 40), in.number<uint64_t>(at64 + 32), at64};
+    d = {in.number<uint64_t>(at64 + 48), in.number<uint64_t>(at64 + 40),
+         in.number<uint64_t>(at64 + 32), at64};
     if (at64 + kEnd64Size != at - kLocatorSize) in.refuse("its zip64 record is not at the end");
   }
-  if (d.offset > d.end || d.size != d.end - d.offset) in.refuse("its directory has another size than it says");
+  if (d.offset > d.end || d.size != d.end - d.offset)
+    in.refuse("its directory has another size than it says");
   return d;
 }
 
@@ -87,7 +91,8 @@ bool is_plain(const std::string& name) {
   std::string part;
   for (char c : name + "/") {
     if (c != '/') {
-      if (static_cast<unsigned char>(c) < 0x21 || static_cast<unsigned char>(c) > 0x7e || c == '\\') return false;
+      if (static_cast<unsigned char>(c) < 0x21 || static_cast<unsigned char>(c) > 0x7e || c == '\\')
+        return false;
       part += c;
       continue;
     }
@@ -123,7 +128,8 @@ std::vector<Member> read_archive(std::string_view bytes, const std::string& path
     if (flags & 1) in.refuse("its member " + name + " is encrypted");
     // LibTorch looks members up without regard to case
     std::string folded = name;
-    std::transform(folded.begin(), folded.end(), folded.begin(), [](unsigned char c) { return std::tolower(c); });
+    std::transform(folded.begin(), folded.end(), folded.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
     if (!seen.insert(folded).second) in.refuse("its member " + name + " is there twice");
     const size_t slash = name.find('/');
     if (slash == std::string::npos) in.refuse("its member " + name + " is not in a folder");
@@ -132,7 +138,8 @@ std::vector<Member> read_archive(std::string_view bytes, const std::string& path
 
     // the header in front of the content must tell the same
     if (in.number<uint32_t>(local) != kLocal) in.refuse("its member " + name + " has no header");
-    if (in.number<uint16_t>(local + 8) != method || in.part(local + kLocalSize, in.number<uint16_t>(local + 26)) != name)
+    if (in.number<uint16_t>(local + 8) != method ||
+        in.part(local + kLocalSize, in.number<uint16_t>(local + 26)) != name)
       in.refuse("its member " + name + " has another header");
     const uint64_t begin = local + kLocalSize + name_size + in.number<uint16_t>(local + 28);
     members.push_back({name.substr(slash + 1), in.part(begin, size)});

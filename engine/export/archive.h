@@ -13,8 +13,8 @@ struct Member {
   std::string_view content;
 };
 
-// Throws Error{kCheckpoint}, with `path` for the message, on anything but a zip archive that begins at
-// byte 0, ends with its directory, and whose members are stored, lie one after the other without
+// Throws Error{kCheckpoint}, with `path` for the message, on anything but a zip archive that begins
+// at byte 0, ends with its directory, and whose members are stored, lie one after the other without
 // overlap, share one top folder, and have plain names of which no two are alike.
 std::vector<Member> read_archive(std::string_view bytes, const std::string& path);
 

@@ -29,20 +29,23 @@ struct Artefact::State {
 namespace {
 
 // the bytes that were hashed are the bytes that are used: a file may be swapped between two reads
-std::string read_verified(const std::string& folder, const Manifest& manifest, const std::string& name) {
+std::string read_verified(const std::string& folder, const Manifest& manifest,
+                          const std::string& name) {
   const std::string path = join_path(folder, name);
   for (const auto& file : manifest.files)
     if (file.name == name) {
       std::string bytes = read_file(path, file.bytes);
       if (sha256(bytes) != file.sha256)
-        throw Error(Code::kCheckpoint, "damaged: its SHA-256 is not the manifest's", path, "copy the artefact again");
+        throw Error(Code::kCheckpoint, "damaged: its SHA-256 is not the manifest's", path,
+                    "copy the artefact again");
       return bytes;
     }
   throw Error(Code::kCheckpoint, "is not in the manifest", path, "export the model again");
 }
 
 bool has_file(const Manifest& manifest, const std::string& name) {
-  return std::any_of(manifest.files.begin(), manifest.files.end(), [&](const FileRecord& f) { return f.name == name; });
+  return std::any_of(manifest.files.begin(), manifest.files.end(),
+                     [&](const FileRecord& f) { return f.name == name; });
 }
 
 }  // namespace
@@ -61,7 +64,8 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
     const Json& input = facts.at("signature").at("inputs").at(0);
     s.takes_images = input.at("name") == "images";
     if (s.takes_images)
-      for (size_t d = 1; d < input.at("shape").size(); ++d) s.image_shape.push_back(input["shape"][d].get<int64_t>());
+      for (size_t d = 1; d < input.at("shape").size(); ++d)
+        s.image_shape.push_back(input["shape"][d].get<int64_t>());
     const std::string archive = read_verified(path, manifest, model);
     scan_archive(archive, model_path);
     s.script = std::make_unique<Script>(load_script(archive));
@@ -72,11 +76,12 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
   } catch (const Error&) {
     throw;
   } catch (const c10::Error& e) {
-    throw Error(Code::kCheckpoint, fmt::format("LibTorch cannot load it: {}", e.what_without_backtrace()), model_path,
+    throw Error(Code::kCheckpoint,
+                fmt::format("LibTorch cannot load it: {}", e.what_without_backtrace()), model_path,
                 "export the model again");
   } catch (const std::exception& e) {  // of the JSON library
-    throw Error(Code::kCheckpoint, fmt::format("its facts are incomplete: {}", e.what()), join_path(path, kManifestName),
-                "export the model again");
+    throw Error(Code::kCheckpoint, fmt::format("its facts are incomplete: {}", e.what()),
+                join_path(path, kManifestName), "export the model again");
   }
 }
 
@@ -104,13 +109,16 @@ Prediction Artefact::predict(const data::RawBatch& raw) const {
                                fmt::join(raw.images.sizes(), ", ")));
   } else {
     const int64_t rows = raw.numbers.defined() && raw.numbers.dim() == 2 ? raw.numbers.size(0) : -1;
-    if (rows < 0 || raw.numbers.scalar_type() != at::kDouble || raw.numbers.size(1) != int64_t(s.number_columns.size()))
+    if (rows < 0 || raw.numbers.scalar_type() != at::kDouble ||
+        raw.numbers.size(1) != int64_t(s.number_columns.size()))
       throw refuse(fmt::format("it takes float64 numbers [N, {}]", s.number_columns.size()));
     if (int64_t(raw.strings.size()) != rows)
-      throw refuse(fmt::format("{} rows of strings beside {} rows of numbers", raw.strings.size(), rows));
+      throw refuse(
+          fmt::format("{} rows of strings beside {} rows of numbers", raw.strings.size(), rows));
     for (const auto& row : raw.strings)
       if (row.size() != s.string_columns.size())
-        throw refuse(fmt::format("it takes {} strings a row, not {}", s.string_columns.size(), row.size()));
+        throw refuse(
+            fmt::format("it takes {} strings a row, not {}", s.string_columns.size(), row.size()));
   }
   std::vector<at::Tensor> outputs;
   try {
@@ -133,9 +141,12 @@ double Artefact::replay_golden() const {
 
 Section ExportFields::section() {
   Declare<ExportFields> d("export", "The artefact that a finished run ends with.");
-  d.field("enabled", &ExportFields::enabled, "Write artefact/ into the run folder at the end of training.").free_to_change();
-  d.field("weights", &ExportFields::weights,
-          "Which weights it holds: of the best validation, of the last step, or their moving average.")
+  d.field("enabled", &ExportFields::enabled,
+          "Write artefact/ into the run folder at the end of training.")
+      .free_to_change();
+  d.field(
+       "weights", &ExportFields::weights,
+       "Which weights it holds: of the best validation, of the last step, or their moving average.")
       .choices({"best", "last", "ema"})
       .synonyms({"load_best_model_at_end"})
       .free_to_change();

@@ -14,28 +14,29 @@ namespace lehr::artefact {
 struct ExportRequest {
   std::shared_ptr<models::Model> model;  // weights already chosen (best, last or ema), on the CPU
   std::shared_ptr<data::Dataset> dataset;
-  std::string loss;                      // "cross_entropy", "binary_cross_entropy", "mse", ...
-  std::string recipe_yaml;               // resolved
-  std::string metrics_json;              // what the run reached
-  std::string output;                    // folder; must not exist
-  std::string origin_json;               // run, step, build: into the manifest
-  std::string layout = "plain";          // "triton": model.pt in 1/, and config.pbtxt (images only)
+  std::string loss;              // "cross_entropy", "binary_cross_entropy", "mse", ...
+  std::string recipe_yaml;       // resolved
+  std::string metrics_json;      // what the run reached
+  std::string output;            // folder; must not exist
+  std::string origin_json;       // run, step, build: into the manifest
+  std::string layout = "plain";  // "triton": model.pt in 1/, and config.pbtxt (images only)
 };
-// Traces, wraps, writes under a temporary name, reloads, compares with the live model at three batch
-// sizes bit for bit, replays the golden samples, and only then renames into place. Throws
+// Traces, wraps, writes under a temporary name, reloads, compares with the live model at three
+// batch sizes bit for bit, replays the golden samples, and only then renames into place. Throws
 // Error{kCheckpoint} naming the first differing layer; nothing is published then.
 void export_artefact(const ExportRequest& request);
-// True when the model would trace: a dry trace with the weights that it has, on random inputs, compared
-// at other batch sizes. `why` says what stops it.
-bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info, std::string* why);
+// True when the model would trace: a dry trace with the weights that it has, on random inputs,
+// compared at other batch sizes. `why` says what stops it.
+bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info,
+             std::string* why);
 
 struct Prediction {
   std::vector<std::string> labels;  // classifiers, [N]
   at::Tensor scores;                // [N, C] probabilities or [N, K] values
 };
 
-// A verified artefact: manifest checked (sizes, checksums), operators of model.pt scanned against the
-// allow-list before anything runs. Throws Error{kCheckpoint}.
+// A verified artefact: manifest checked (sizes, checksums), operators of model.pt scanned against
+// the allow-list before anything runs. Throws Error{kCheckpoint}.
 class Artefact {
  public:
   explicit Artefact(const std::string& path);
@@ -44,8 +45,8 @@ class Artefact {
   bool takes_images() const;
   StringList number_columns() const;
   StringList string_columns() const;
-  // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData} when the
-  // values do not have the shape that the model takes. May be called from several threads.
+  // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData}
+  // when the values do not have the shape that the model takes. May be called from several threads.
   Prediction predict(const data::RawBatch& raw) const;
   // How well the golden samples are answered here: 0 the same bits, <= 1 within their tolerance.
   double replay_golden() const;

@@ -1,5 +1,5 @@
-// Publishing: everything is written under a temporary name, compared with the live model from what lies on
-// the disk, and only then renamed into place.
+// Publishing: everything is written under a temporary name, compared with the live model from what
+// lies on the disk, and only then renamed into place.
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
@@ -42,7 +42,9 @@ Json signature_json(const Golden& golden, const data::DataInfo& info) {
     inputs.push_back(tensor_json("images", golden.inputs.images));
   } else {
     inputs.push_back(tensor_json("numbers", golden.inputs.numbers));
-    inputs.push_back({{"name", "strings"}, {"dtype", "List[List[str]]"}, {"shape", {"N", info.string_columns.size()}}});
+    inputs.push_back({{"name", "strings"},
+                      {"dtype", "List[List[str]]"},
+                      {"shape", {"N", info.string_columns.size()}}});
   }
   for (size_t i = 0; i < golden.outputs.size(); ++i)
     outputs.push_back(tensor_json(golden.output_names[i], golden.outputs[i]));
@@ -57,15 +59,24 @@ NamedTensors weights_of(const models::Model& model) {
 
 const char* safetensors_dtype(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return "F32";
-    case at::kDouble: return "F64";
-    case at::kHalf: return "F16";
-    case at::kBFloat16: return "BF16";
-    case at::kLong: return "I64";
-    case at::kInt: return "I32";
-    case at::kByte: return "U8";
-    case at::kBool: return "BOOL";
-    default: throw Error(Code::kInternal, fmt::format("weights of type {}", toString(type)));
+    case at::kFloat:
+      return "F32";
+    case at::kDouble:
+      return "F64";
+    case at::kHalf:
+      return "F16";
+    case at::kBFloat16:
+      return "BF16";
+    case at::kLong:
+      return "I64";
+    case at::kInt:
+      return "I32";
+    case at::kByte:
+      return "U8";
+    case at::kBool:
+      return "BOOL";
+    default:
+      throw Error(Code::kInternal, fmt::format("weights of type {}", toString(type)));
   }
 }
 
@@ -75,7 +86,8 @@ void write_weights(const std::string& path, const models::Model& model) {
   for (const auto& [name, tensor] : weights_of(model)) {
     alive.push_back(tensor.detach().contiguous());
     const at::Tensor& t = alive.back();
-    views.push_back({name, safetensors_dtype(t.scalar_type()), t.sizes().vec(), t.data_ptr(), t.nbytes()});
+    views.push_back(
+        {name, safetensors_dtype(t.scalar_type()), t.sizes().vec(), t.data_ptr(), t.nbytes()});
   }
   // "pt" is what Python's safetensors expects of weights for PyTorch
   write_safetensors(path, in_file_order(views), {{"format", "pt"}});
@@ -95,7 +107,8 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
 
   // model.pt: traced, wrapped, saved, loaded again from the disk
   const Script core = trace(model, draw(*request.dataset, 2).inputs);
-  const Script whole = wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss));
+  const Script whole =
+      wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss));
   const std::string model_path = join_path(folder, is_triton ? kTritonModelName : kModelName);
   if (is_triton) make_folders(std::filesystem::path(model_path).parent_path().string());
   write_bytes(model_path, whole.archive());
@@ -113,19 +126,24 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
   golden.outputs = answers(request.loss, evaluate(model, drawn.inputs));
   write_golden(join_path(folder, kGoldenName), golden);
   if (replay(script, read_golden(join_path(folder, kGoldenName))) != 0)
-    throw Error(Code::kCheckpoint, "nothing was published: the golden samples are not answered alike", request.output);
+    throw Error(Code::kCheckpoint,
+                "nothing was published: the golden samples are not answered alike", request.output);
 
   write_weights(join_path(folder, kWeightsName), model);
   write_bytes(join_path(folder, kRecipeName), request.recipe_yaml);
   write_bytes(join_path(folder, kMetricsName), request.metrics_json);
   write_bytes(join_path(folder, kStatisticsName), request.dataset->statistics());
   const Json signature = signature_json(golden, info);
-  if (is_triton) write_bytes(join_path(folder, kTritonConfigName), triton_config(request.output, signature.dump()));
+  if (is_triton)
+    write_bytes(join_path(folder, kTritonConfigName),
+                triton_config(request.output, signature.dump()));
 
   int64_t parameters = 0;
   for (const auto& [name, tensor] : model.parameters()) parameters += tensor.numel();
-  Json origin = Json::parse(request.origin_json.empty() ? "{}" : request.origin_json, nullptr, false);
-  if (!origin.is_object()) throw Error(Code::kInternal, "the origin of an artefact is no JSON object");
+  Json origin =
+      Json::parse(request.origin_json.empty() ? "{}" : request.origin_json, nullptr, false);
+  if (!origin.is_object())
+    throw Error(Code::kInternal, "the origin of an artefact is no JSON object");
   const Json facts = {{"task", answer_of(request.loss).is_class ? "classification" : "regression"},
                       {"loss", request.loss},
                       {"classes", info.classes},
@@ -157,10 +175,12 @@ std::string without_trailing_slash(std::string path) {
 void export_artefact(const ExportRequest& request) {
   const std::string output = without_trailing_slash(request.output);
   if (file_exists(output))
-    throw Error(Code::kUsage, "the output exists already", output, "name a new folder, or remove this one");
+    throw Error(Code::kUsage, "the output exists already", output,
+                "name a new folder, or remove this one");
   if (request.layout == "triton" && !request.dataset->info().is_image)
-    throw Error(Code::kRecipe, "Triton's PyTorch backend takes tensors only, and a table has strings", "export.layout",
-                "set export.layout: plain");
+    throw Error(Code::kRecipe,
+                "Triton's PyTorch backend takes tensors only, and a table has strings",
+                "export.layout", "set export.layout: plain");
   const std::filesystem::path place(output);
   const std::string parent = place.has_parent_path() ? place.parent_path().string() : ".";
   const std::string mark = place.filename().string() + ".tmp-";
@@ -179,21 +199,25 @@ void export_artefact(const ExportRequest& request) {
   }
 }
 
-bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info, std::string* why) {
+bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info,
+             std::string* why) {
   auto inputs = [&](int64_t count) {
     if (!info.is_image) return at::randn({count, info.features});
-    return at::randn({count, info.channels, info.height, info.width}).contiguous(at::MemoryFormat::ChannelsLast);
+    return at::randn({count, info.channels, info.height, info.width})
+        .contiguous(at::MemoryFormat::ChannelsLast);
   };
   std::string problem;
   try {
     const Script core = trace(*model, inputs(2));
     for (const auto& kind : core.operators())
       if (problem.empty() && !operator_allowed(kind))
-        problem = fmt::format("it uses the operator {}, which stock PyTorch lacks or an artefact may not hold", kind);
+        problem = fmt::format(
+            "it uses the operator {}, which stock PyTorch lacks or an artefact may not hold", kind);
     for (int64_t count : {1, 3})
       if (problem.empty())
         if (std::string place = first_difference(core, *model, inputs(count)); !place.empty())
-          problem = fmt::format("for a batch of {} its trace first differs from it {}", count, place);
+          problem =
+              fmt::format("for a batch of {} its trace first differs from it {}", count, place);
   } catch (const std::exception& e) {
     problem = e.what();
   }

@@ -18,13 +18,15 @@ struct Type {
   const char* name;
   at::ScalarType type;
 };
-constexpr Type kTypes[] = {{"U8", at::kByte}, {"F64", at::kDouble}, {"F32", at::kFloat}, {"I64", at::kLong}};
+constexpr Type kTypes[] = {
+    {"U8", at::kByte}, {"F64", at::kDouble}, {"F32", at::kFloat}, {"I64", at::kLong}};
 
 TensorView view_of(const std::string& name, const at::Tensor& tensor) {
   for (const auto& known : kTypes)
     if (known.type == tensor.scalar_type())
       return {name, known.name, tensor.sizes().vec(), tensor.data_ptr(), tensor.nbytes()};
-  throw Error(Code::kInternal, fmt::format("golden samples cannot hold {}", toString(tensor.scalar_type())));
+  throw Error(Code::kInternal,
+              fmt::format("golden samples cannot hold {}", toString(tensor.scalar_type())));
 }
 
 at::Tensor tensor_of(const TensorView& view) {
@@ -44,7 +46,8 @@ double difference(const at::Tensor& got, const at::Tensor& wanted) {
   if (got.numel() == 0 || at::equal(got, wanted)) return 0;
   at::Tensor g = got.to(at::kDouble), w = wanted.to(at::kDouble);
   at::Tensor share = (g - w).abs() / (kGoldenTolerance * (1 + w.abs()));
-  share = at::where(at::isfinite(share), share, at::where(at::isnan(g).logical_and(at::isnan(w)), 0.0, kInfinity));
+  share = at::where(at::isfinite(share), share,
+                    at::where(at::isnan(g).logical_and(at::isnan(w)), 0.0, kInfinity));
   return share.max().item<double>();
 }
 
@@ -64,10 +67,12 @@ void write_golden(const std::string& path, const Golden& golden) {
     count = golden.inputs.images.size(0);
   } else {
     add("input.numbers", golden.inputs.numbers);
-    views.push_back({"input.strings", "U8", {int64_t(strings.size())}, strings.data(), strings.size()});
+    views.push_back(
+        {"input.strings", "U8", {int64_t(strings.size())}, strings.data(), strings.size()});
     count = golden.inputs.numbers.size(0);
   }
-  for (size_t i = 0; i < golden.outputs.size(); ++i) add("output." + golden.output_names[i], golden.outputs[i]);
+  for (size_t i = 0; i < golden.outputs.size(); ++i)
+    add("output." + golden.output_names[i], golden.outputs[i]);
   write_safetensors(path, in_file_order(views),
                     {{"samples", std::to_string(count)},
                      {"atol", fmt::format("{}", kGoldenTolerance)},
@@ -77,7 +82,9 @@ void write_golden(const std::string& path, const Golden& golden) {
 
 Golden read_golden(const std::string& path) {
   SafetensorsFile file(path);
-  auto damaged = [&](const std::string& why) { return Error(Code::kCheckpoint, why, path, "export the model again"); };
+  auto damaged = [&](const std::string& why) {
+    return Error(Code::kCheckpoint, why, path, "export the model again");
+  };
   Golden golden;
   if (const auto* images = file.find("input.images")) {
     golden.inputs.images = tensor_of(*images);
@@ -85,8 +92,9 @@ Golden read_golden(const std::string& path) {
     const auto *numbers = file.find("input.numbers"), *strings = file.find("input.strings");
     if (!numbers || !strings) throw damaged("golden samples without inputs");
     golden.inputs.numbers = tensor_of(*numbers);
-    const auto rows = json::parse(static_cast<const char*>(strings->data),
-                                  static_cast<const char*>(strings->data) + strings->bytes, nullptr, false);
+    const auto rows =
+        json::parse(static_cast<const char*>(strings->data),
+                    static_cast<const char*>(strings->data) + strings->bytes, nullptr, false);
     try {
       golden.inputs.strings = rows.get<std::vector<std::vector<std::string>>>();
     } catch (const json::exception&) {
@@ -114,7 +122,8 @@ double replay(const Script& script, const Golden& golden) {
   double worst = difference(got[1], probabilities);
   if (got[0].sizes() != labels.sizes() || got[0].scalar_type() != at::kLong) return kInfinity;
   if (at::equal(got[0], labels)) return worst;
-  const bool in_range = got[0].ge(0).logical_and(got[0].lt(probabilities.size(1))).all().item<bool>();
+  const bool in_range =
+      got[0].ge(0).logical_and(got[0].lt(probabilities.size(1))).all().item<bool>();
   if (!in_range) return kInfinity;
   return std::max(worst, difference(probabilities.gather(1, got[0].unsqueeze(1)),
                                     probabilities.gather(1, labels.unsqueeze(1))));

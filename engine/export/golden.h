@@ -1,5 +1,6 @@
-// Golden samples: raw inputs and the answers that the trained model gave, in a file that travels with it,
-// so that any later build, machine or server can be asked whether it still answers the same.
+// Golden samples: raw inputs and the answers that the trained model gave, in a file that travels
+// with it, so that any later build, machine or server can be asked whether it still answers the
+// same.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,9 +13,9 @@
 
 namespace lehr::artefact {
 
-// Absolute and relative difference of float answers that another machine may show; the same build on the
-// same CPU shows none. Bits of fp32 sums depend on vector width: 4e-8 was seen, 1e-5 is far from both
-// that and from a wrong answer.
+// Absolute and relative difference of float answers that another machine may show; the same build
+// on the same CPU shows none. Bits of fp32 sums depend on vector width: 4e-8 was seen, 1e-5 is far
+// from both that and from a wrong answer.
 constexpr double kGoldenTolerance = 1e-5;
 constexpr int64_t kGoldenSamples = 16;
 
@@ -29,9 +30,9 @@ struct Golden {
 void write_golden(const std::string& path, const Golden& golden);
 // Throws Error{kCheckpoint}.
 Golden read_golden(const std::string& path);
-// Largest share of the tolerance that the script's answers use: 0 the same bits, <= 1 within it. A label
-// may differ only where its probability ties with the golden label's within the tolerance. Infinity when
-// shapes, dtypes or finiteness differ.
+// Largest share of the tolerance that the script's answers use: 0 the same bits, <= 1 within it. A
+// label may differ only where its probability ties with the golden label's within the tolerance.
+// Infinity when shapes, dtypes or finiteness differ.
 double replay(const Script& script, const Golden& golden);
 
 }  // namespace lehr::artefact

@@ -17,7 +17,8 @@ std::string tensors_text(const Json& tensors) {
   std::vector<std::string> parts;
   for (const auto& tensor : tensors) {
     std::vector<std::string> shape;
-    for (const auto& d : tensor.at("shape")) shape.push_back(d.is_string() ? d.get<std::string>() : d.dump());
+    for (const auto& d : tensor.at("shape"))
+      shape.push_back(d.is_string() ? d.get<std::string>() : d.dump());
     parts.push_back(fmt::format("{} {} [{}]", tensor.at("name").get<std::string>(),
                                 tensor.at("dtype").get<std::string>(), fmt::join(shape, ", ")));
   }
@@ -27,8 +28,10 @@ std::string tensors_text(const Json& tensors) {
 std::string some_of(const Json& list) {
   constexpr size_t kShown = 10;
   std::vector<std::string> words;
-  for (size_t i = 0; i < list.size() && i < kShown; ++i) words.push_back(list[i].get<std::string>());
-  const std::string more = list.size() > kShown ? fmt::format(", ... {} more", list.size() - kShown) : "";
+  for (size_t i = 0; i < list.size() && i < kShown; ++i)
+    words.push_back(list[i].get<std::string>());
+  const std::string more =
+      list.size() > kShown ? fmt::format(", ... {} more", list.size() - kShown) : "";
   return fmt::format("{}{}", fmt::join(words, ", "), more);
 }
 
@@ -39,7 +42,8 @@ Description describe(const std::string& path) {
   Json json = Json::parse(artefact.manifest());
   const Json& facts = json["facts"];
   const double replayed = artefact.replay_golden();
-  std::string text = fmt::format("{}: an artefact of Lehr, every file verified, operators allowed\n", path);
+  std::string text =
+      fmt::format("{}: an artefact of Lehr, every file verified, operators allowed\n", path);
   auto line = [&](const char* name, const std::string& value) {
     if (!value.empty()) text += fmt::format("  {:<10} {}\n", name, value);
   };
@@ -57,8 +61,9 @@ Description describe(const std::string& path) {
                              : replayed <= 1 ? "answered here within their tolerance"
                                              : "NOT answered here as when it was made"));
   for (const auto& file : json["files"])
-    line("file", fmt::format("{:<20} {:>12} bytes  {}", file["name"].get<std::string>(), file["bytes"].dump(),
-                             file["sha256"].get<std::string>().substr(0, 16)));
+    line("file",
+         fmt::format("{:<20} {:>12} bytes  {}", file["name"].get<std::string>(),
+                     file["bytes"].dump(), file["sha256"].get<std::string>().substr(0, 16)));
   json["golden_replay"] = {{"share_of_tolerance", replayed}, {"ok", replayed <= 1}};
   return {text, json.dump(2)};
 }

@@ -21,7 +21,8 @@ std::string entries(const nlohmann::json& tensors) {
   std::string text;
   for (size_t i = 0; i < tensors.size(); ++i) {
     std::vector<int64_t> dims;
-    for (size_t d = 1; d < tensors[i]["shape"].size(); ++d) dims.push_back(tensors[i]["shape"][d].get<int64_t>());
+    for (size_t d = 1; d < tensors[i]["shape"].size(); ++d)
+      dims.push_back(tensors[i]["shape"][d].get<int64_t>());
     // Triton has no tensors without dimensions below the batch
     const std::string reshape = dims.empty() ? " reshape: { shape: [ ] }" : "";
     if (dims.empty()) dims.push_back(1);
@@ -36,9 +37,10 @@ std::string entries(const nlohmann::json& tensors) {
 
 std::string triton_config(const std::string& folder, const std::string& signature_json) {
   const auto signature = nlohmann::json::parse(signature_json);
-  return fmt::format("name: \"{}\"\nplatform: \"pytorch_libtorch\"\nmax_batch_size: {}\ninput [{}]\noutput [{}]\n",
-                     std::filesystem::path(folder).filename().string(), kMaxBatch, entries(signature["inputs"]),
-                     entries(signature["outputs"]));
+  return fmt::format(
+      "name: \"{}\"\nplatform: \"pytorch_libtorch\"\nmax_batch_size: {}\ninput [{}]\noutput [{}]\n",
+      std::filesystem::path(folder).filename().string(), kMaxBatch, entries(signature["inputs"]),
+      entries(signature["outputs"]));
 }
 
 }  // namespace lehr::artefact

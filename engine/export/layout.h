@@ -14,8 +14,8 @@ constexpr const char* kGoldenName = "golden.safetensors";
 constexpr const char* kTritonModelName = "1/model.pt";
 constexpr const char* kTritonConfigName = "config.pbtxt";
 
-// config.pbtxt for the PyTorch (TorchScript) backend: the model is named after the folder, N becomes the
-// batch dimension. `signature_json` as in the manifest; tensors only.
+// config.pbtxt for the PyTorch (TorchScript) backend: the model is named after the folder, N
+// becomes the batch dimension. `signature_json` as in the manifest; tensors only.
 std::string triton_config(const std::string& folder, const std::string& signature_json);
 
 }  // namespace lehr::artefact

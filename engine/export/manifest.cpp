@@ -26,8 +26,9 @@ bool is_plain_name(const std::string& name) {
   if (name == kManifestName) return false;
   const fs::path path(name);
   if (name.empty() || path.is_absolute() || name.find('\0') != std::string::npos) return false;
-  return std::none_of(path.begin(), path.end(),
-                      [](const fs::path& part) { return part.empty() || part == "." || part == ".."; });
+  return std::none_of(path.begin(), path.end(), [](const fs::path& part) {
+    return part.empty() || part == "." || part == "..";
+  });
 }
 
 // every path below folder, as it would be named in the manifest; links are never followed
@@ -42,8 +43,8 @@ std::vector<std::string> names_below(const std::string& folder) {
     if (type == fs::file_type::regular) {
       names.push_back(name);
     } else if (type != fs::file_type::directory) {
-      throw Error(Code::kCheckpoint, "is neither a plain file nor a folder", join_path(folder, name),
-                  "an artefact holds plain files only; remove it");
+      throw Error(Code::kCheckpoint, "is neither a plain file nor a folder",
+                  join_path(folder, name), "an artefact holds plain files only; remove it");
     }
     at.increment(problem);
   }
@@ -58,13 +59,15 @@ std::vector<std::string> names_below(const std::string& folder) {
 
 std::string to_text(const Manifest& manifest) {
   const Json facts = Json::parse(manifest.facts.empty() ? "{}" : manifest.facts, nullptr, false);
-  if (!facts.is_object()) throw Error(Code::kInternal, "the facts of an artefact are no JSON object");
+  if (!facts.is_object())
+    throw Error(Code::kInternal, "the facts of an artefact are no JSON object");
   std::string files;
   for (const auto& file : manifest.files)
     files += (files.empty() ? "\n" : ",\n") +
              Json{{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}}.dump();
-  std::string text = fmt::format("{}{}\",\n\"format\": {},\n\"kind\": \"artefact\",\n\"facts\": {},\n\"files\": [{}]}}\n",
-                                 kOpening, std::string(kDigits, '0'), kFormat, facts.dump(), files);
+  std::string text = fmt::format(
+      "{}{}\",\n\"format\": {},\n\"kind\": \"artefact\",\n\"facts\": {},\n\"files\": [{}]}}\n",
+      kOpening, std::string(kDigits, '0'), kFormat, facts.dump(), files);
   return text.replace(kOpening.size(), kDigits, sha256(text));
 }
 
@@ -83,8 +86,9 @@ Manifest parse_manifest(const std::string& text, const std::string& path) {
     if (!json.contains("kind") || json["kind"] != "artefact")
       throw refuse("is the manifest of something else", "name the folder of an artefact");
     if (json.at("format") != kFormat)
-      throw refuse(fmt::format("has format {}, and this build reads {}", json["format"].dump(), kFormat),
-                   "use the release of Lehr that wrote it, or a newer one");
+      throw refuse(
+          fmt::format("has format {}, and this build reads {}", json["format"].dump(), kFormat),
+          "use the release of Lehr that wrote it, or a newer one");
     if (!json.at("facts").is_object()) throw refuse("its facts are no JSON object");
     Manifest manifest;
     manifest.facts = json["facts"].dump();
@@ -93,7 +97,8 @@ Manifest parse_manifest(const std::string& text, const std::string& path) {
       FileRecord record{file.at("name").get<std::string>(), file.at("bytes").get<uint64_t>(),
                         file.at("sha256").get<std::string>()};
       if (!is_plain_name(record.name)) throw refuse("a file has no plain name");
-      if (!names.insert(record.name).second) throw refuse("names the file " + record.name + " twice");
+      if (!names.insert(record.name).second)
+        throw refuse("names the file " + record.name + " twice");
       manifest.files.push_back(std::move(record));
     }
     return manifest;
@@ -127,14 +132,18 @@ Manifest verify_folder(const std::string& folder) {
     if (!std::binary_search(names.begin(), names.end(), file.name))
       throw Error(Code::kCheckpoint, "is missing", where, hint);
     if (const uint64_t bytes = fs::file_size(where); bytes != file.bytes)
-      throw Error(Code::kCheckpoint, fmt::format("has {} bytes, and its manifest says {}", bytes, file.bytes), where, hint);
+      throw Error(Code::kCheckpoint,
+                  fmt::format("has {} bytes, and its manifest says {}", bytes, file.bytes), where,
+                  hint);
     if (sha256_of_file(where) != file.sha256)
       throw Error(Code::kCheckpoint, "damaged: its SHA-256 is not the manifest's", where, hint);
   }
   for (const auto& name : names)
-    if (name != kManifestName && std::none_of(manifest.files.begin(), manifest.files.end(),
-                                              [&](const FileRecord& file) { return file.name == name; }))
-      throw Error(Code::kCheckpoint, "is not in the manifest", join_path(folder, name), "remove it, or " + hint);
+    if (name != kManifestName &&
+        std::none_of(manifest.files.begin(), manifest.files.end(),
+                     [&](const FileRecord& file) { return file.name == name; }))
+      throw Error(Code::kCheckpoint, "is not in the manifest", join_path(folder, name),
+                  "remove it, or " + hint);
   return manifest;
 }
 

@@ -1,5 +1,5 @@
-// The operators that an artefact may hold: they compute on their arguments and nothing else. No files,
-// no processes, no randomness, no raw storage, no custom libraries.
+// The operators that an artefact may hold: they compute on their arguments and nothing else. No
+// files, no processes, no randomness, no raw storage, no custom libraries.
 #pragma once
 
 #include <string>

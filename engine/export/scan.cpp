@@ -36,7 +36,8 @@ bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)); }
 bool in_name(char c) { return starts_name(c) || is_digit(c); }
 
 // Cuts source exactly as LibTorch's lexer does; what the two could read differently (comments, long
-// strings, continued lines, numbers run into names) is refused, since LibTorch's printer writes none.
+// strings, continued lines, numbers run into names) is refused, since LibTorch's printer writes
+// none.
 class Lexer {
  public:
   Lexer(std::string_view text, const std::string& where) : text_(text), where_(where) {}
@@ -51,7 +52,8 @@ class Lexer {
         ++at_;
       } else if (starts_name(c)) {
         while (at_ < text_.size() && in_name(text_[at_])) ++at_;
-        if (at_ < text_.size() && (text_[at_] == '"' || text_[at_] == '\'')) stop("a marked string");
+        if (at_ < text_.size() && (text_[at_] == '"' || text_[at_] == '\''))
+          stop("a marked string");
         out.push_back({Token::kName, text_.substr(begin, at_ - begin), line_});
       } else if (is_digit(c)) {
         number();
@@ -62,7 +64,9 @@ class Lexer {
       } else if (std::strchr("()[]{}.,:=+-*/%<>!&|^~", c) && c != '\0') {
         ++at_;
         if (c == '-' && at_ < text_.size() && text_[at_] == '>') ++at_;
-        if ((c == '=' || c == '!' || c == '<' || c == '>') && at_ < text_.size() && text_[at_] == '=') ++at_;
+        if ((c == '=' || c == '!' || c == '<' || c == '>') && at_ < text_.size() &&
+            text_[at_] == '=')
+          ++at_;
         out.push_back({Token::kSign, text_.substr(begin, at_ - begin), line_});
       } else {
         stop(fmt::format("the byte 0x{:02x}", static_cast<unsigned char>(c)));
@@ -74,10 +78,13 @@ class Lexer {
 
  private:
   [[noreturn]] void stop(const std::string& what) {
-    refuse("its source holds " + what + ", which Lehr never writes", fmt::format("{}:{}", where_, line_));
+    refuse("its source holds " + what + ", which Lehr never writes",
+           fmt::format("{}:{}", where_, line_));
   }
   void number() {
-    auto digits = [&] { while (at_ < text_.size() && is_digit(text_[at_])) ++at_; };
+    auto digits = [&] {
+      while (at_ < text_.size() && is_digit(text_[at_])) ++at_;
+    };
     digits();
     if (at_ < text_.size() && text_[at_] == '.') ++at_, digits();
     if (at_ < text_.size() && (text_[at_] == 'e' || text_[at_] == 'E')) {
@@ -85,7 +92,8 @@ class Lexer {
       if (at_ < text_.size() && (text_[at_] == '+' || text_[at_] == '-')) ++at_;
       digits();
     }
-    if (at_ < text_.size() && (in_name(text_[at_]) || text_[at_] == '.')) stop("a number run into a name");
+    if (at_ < text_.size() && (in_name(text_[at_]) || text_[at_] == '.'))
+      stop("a number run into a name");
   }
   void string(char quote) {
     if (text_.substr(at_, 3) == std::string(3, quote)) stop("a long string");
@@ -104,23 +112,28 @@ class Lexer {
   int line_ = 1;
 };
 
-// Methods by these names, and by names that begin with lehr_, are the wrapper's and the models' own.
+// Methods by these names, and by names that begin with lehr_, are the wrapper's and the models'
+// own.
 constexpr std::array kMethods = {"forward", "preprocess", "postprocess"};
 constexpr std::array kKeywords = {"return", "in", "if", "elif", "else", "not", "and", "or", "is"};
-constexpr std::array kOutlawed = {"import", "from", "while", "with", "lambda", "global", "nonlocal", "try",
-                                  "except", "del", "async", "await", "yield", "as", "finally", "raise",
-                                  "assert", "exec", "eval", "print", "hasattr", "isinstance", "fork"};
+constexpr std::array kOutlawed = {"import",   "from",  "while",   "with",       "lambda", "global",
+                                  "nonlocal", "try",   "except",  "del",        "async",  "await",
+                                  "yield",    "as",    "finally", "raise",      "assert", "exec",
+                                  "eval",     "print", "hasattr", "isinstance", "fork"};
 // names that compile to something when called; as words for types they also stand in annotations
 constexpr std::array kCallables = {"annotate", "range", "getattr"};
 constexpr std::array kTypes = {"int", "float", "bool", "str"};
 constexpr std::array kNamespaces = {"torch", "ops", "CONSTANTS", "__torch__"};
 constexpr std::array kDunders = {"__torch__", "__parameters__", "__buffers__", "__annotations__"};
 
-bool is_method(std::string_view name) { return is_one_of(name, kMethods) || name.starts_with("lehr_"); }
+bool is_method(std::string_view name) {
+  return is_one_of(name, kMethods) || name.starts_with("lehr_");
+}
 
 class SourceScan {
  public:
-  SourceScan(std::string_view text, const std::string& where) : where_(where), tokens_(Lexer(text, where).tokens()) {}
+  SourceScan(std::string_view text, const std::string& where)
+      : where_(where), tokens_(Lexer(text, where).tokens()) {}
 
   void run() {
     for (at_ = 0; tokens_[at_].kind != Token::kEnd; ++at_) {
@@ -130,13 +143,14 @@ class SourceScan {
       } else if (token.text == "(") {
         // only names are called, so that no call hides behind an expression
         const Token before = peek(-1);
-        if (before.text == ")" || before.text == "]" || before.text == "}" || before.kind == Token::kString ||
-            before.kind == Token::kNumber)
+        if (before.text == ")" || before.text == "]" || before.text == "}" ||
+            before.kind == Token::kString || before.kind == Token::kNumber)
           stop("the call of an expression");
         brackets_.push_back('(');
       } else if (token.text == "[") {
         const Token before = peek(-1);
-        brackets_.push_back(before.kind == Token::kName && !is_one_of(before.text, kKeywords) ? 's' : '[');
+        brackets_.push_back(
+            before.kind == Token::kName && !is_one_of(before.text, kKeywords) ? 's' : '[');
       } else if (token.text == "{") {
         brackets_.push_back('{');
       } else if (token.text == ")" || token.text == "]" || token.text == "}") {
@@ -177,7 +191,8 @@ class SourceScan {
     }
     if (is_called) {
       const bool declares = peek(-1).text == "def" || peek(-1).text == "class";
-      if (!declares && !is_one_of(word, kCallables) && !is_one_of(word, kTypes) && !is_one_of(word, kKeywords))
+      if (!declares && !is_one_of(word, kCallables) && !is_one_of(word, kTypes) &&
+          !is_one_of(word, kKeywords))
         stop(fmt::format("the call `{}(...)`", word));
       return;
     }
@@ -187,9 +202,10 @@ class SourceScan {
       const std::string_view before = peek(-1).text, after = peek(1).text;
       const bool in_subscript = !brackets_.empty() && brackets_.back() == 's';
       const bool on_line = peek(-1).line == tokens_[at_].line;
-      const bool is_annotation = (on_line && (before == ":" || before == "->")) ||
-                                 (in_subscript && (before == "[" || before == ",") && (after == "]" || after == ",")) ||
-                                 (before == "(" && peek(-2).text == "annotate" && after == ",");
+      const bool is_annotation =
+          (on_line && (before == ":" || before == "->")) ||
+          (in_subscript && (before == "[" || before == ",") && (after == "]" || after == ",")) ||
+          (before == "(" && peek(-2).text == "annotate" && after == ",");
       if (!is_annotation) stop(fmt::format("`{}` as a value", word));
     }
   }
@@ -197,7 +213,8 @@ class SourceScan {
   // a word after a dot: the chain of names that it ends decides
   void attribute(std::string_view word, bool is_called) {
     size_t first = at_;
-    while (first >= 2 && tokens_[first - 1].text == "." && tokens_[first - 2].kind == Token::kName) first -= 2;
+    while (first >= 2 && tokens_[first - 1].text == "." && tokens_[first - 2].kind == Token::kName)
+      first -= 2;
     const bool is_chain = first == 0 || tokens_[first - 1].text != ".";
     const std::string_view root = tokens_[first].text;
     const size_t depth = (at_ - first) / 2;
@@ -205,7 +222,8 @@ class SourceScan {
       if (depth != 1 || !aten_allowed(std::string(word))) stop(fmt::format("`torch.{}`", word));
     } else if (is_chain && root == "ops") {
       if (depth == 1 && word != "prim") stop(fmt::format("`ops.{}`", word));
-      if (depth > 2 || (depth == 2 && !prim_allowed(std::string(word)))) stop(fmt::format("`ops.prim.{}`", word));
+      if (depth > 2 || (depth == 2 && !prim_allowed(std::string(word))))
+        stop(fmt::format("`ops.prim.{}`", word));
     } else if (is_chain && root == "__torch__") {
       if (is_called) stop("the call of a class");
       if (word == "classes") stop("a class of a library");
@@ -220,7 +238,8 @@ class SourceScan {
   void loop() {
     static constexpr std::array kShape = {"in", "range", "(", "torch", ".", "len", "("};
     for (size_t i = 0; i < kShape.size(); ++i)
-      if (peek(static_cast<int>(i) + 2).text != kShape[i]) stop("a loop that is not over the length of a list");
+      if (peek(static_cast<int>(i) + 2).text != kShape[i])
+        stop("a loop that is not over the length of a list");
   }
 
   const std::string& where_;
@@ -230,11 +249,11 @@ class SourceScan {
 };
 
 bool class_allowed(const std::string& module, const std::string& name) {
-  static constexpr std::array kTags = {"restore_type_tag", "build_intlist", "build_doublelist", "build_boollist",
-                                       "build_tensorlist"};
-  static constexpr std::array kStorages = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage",
-                                           "LongStorage", "IntStorage", "ShortStorage", "CharStorage",
-                                           "ByteStorage", "BoolStorage"};
+  static constexpr std::array kTags = {"restore_type_tag", "build_intlist", "build_doublelist",
+                                       "build_boollist", "build_tensorlist"};
+  static constexpr std::array kStorages = {
+      "FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage",
+      "IntStorage",   "ShortStorage",  "CharStorage", "ByteStorage",     "BoolStorage"};
   if (module == "torch") return is_one_of(name, kStorages);
   if (module == "torch._utils") return name == "_rebuild_tensor_v2";
   if (module == "torch.jit._pickle") return is_one_of(name, kTags);
@@ -283,16 +302,38 @@ void scan_pickle(std::string_view bytes, const std::string& where) {
           refuse(fmt::format("a pickle names `{}.{}`, which is not allowed", module, name), where);
         break;
       }
-      case '(': case ')': case ']': case '}': case 'N': case 'a': case 'b': case 'e': case 's': case 't':
-      case 'u': case 'Q': case 'R': case 0x81: case 0x85: case 0x86: case 0x87: case 0x88: case 0x89:
+      case '(':
+      case ')':
+      case ']':
+      case '}':
+      case 'N':
+      case 'a':
+      case 'b':
+      case 'e':
+      case 's':
+      case 't':
+      case 'u':
+      case 'Q':
+      case 'R':
+      case 0x81:
+      case 0x85:
+      case 0x86:
+      case 0x87:
+      case 0x88:
+      case 0x89:
         break;
-      case 'K': case 'h': case 'q': case 0x80:
+      case 'K':
+      case 'h':
+      case 'q':
+      case 0x80:
         take(1);
         break;
       case 'M':
         take(2);
         break;
-      case 'J': case 'j': case 'r':
+      case 'J':
+      case 'j':
+      case 'r':
         take(4);
         break;
       case 'G':
@@ -305,7 +346,8 @@ void scan_pickle(std::string_view bytes, const std::string& where) {
         take(length(4));
         break;
       default:
-        refuse(fmt::format("a pickle holds the opcode 0x{:02x}, which is not allowed", code), where);
+        refuse(fmt::format("a pickle holds the opcode 0x{:02x}, which is not allowed", code),
+               where);
     }
   }
 }
@@ -320,8 +362,8 @@ void scan_archive(std::string_view bytes, const std::string& path) {
       scan_pickle(content, where);
       has_data = has_data || name == "data.pkl";
     } else if (!(name.starts_with("data/") && all_digits(name.substr(5))) &&
-               !(name.starts_with("constants/") && all_digits(name.substr(10))) && name != "version" &&
-               name != "byteorder" && name != ".data/serialization_id") {
+               !(name.starts_with("constants/") && all_digits(name.substr(10))) &&
+               name != "version" && name != "byteorder" && name != ".data/serialization_id") {
       refuse("it holds a member that Lehr never writes", where);
     }
   }
@@ -336,7 +378,8 @@ bool operator_allowed(const std::string& kind) {
 
 void scan_operators(const std::set<std::string>& kinds, const std::string& where) {
   for (const auto& kind : kinds)
-    if (!operator_allowed(kind)) refuse(fmt::format("it uses the operator {}, which is not allowed", kind), where);
+    if (!operator_allowed(kind))
+      refuse(fmt::format("it uses the operator {}, which is not allowed", kind), where);
 }
 
 }  // namespace lehr::artefact

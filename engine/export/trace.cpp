@@ -34,8 +34,8 @@ std::string class_name(const std::string& path) {
   return name;
 }
 
-// The same tensors under the same names: the tracer knows a parameter by its identity, so a copy would
-// become a constant.
+// The same tensors under the same names: the tracer knows a parameter by its identity, so a copy
+// would become a constant.
 jit::Module mirror(const models::Module& module, const std::string& type, const std::string& path,
                    const std::shared_ptr<jit::CompilationUnit>& unit) {
   jit::Module out(c10::QualifiedName("__torch__." + type), unit, /*shouldMangle=*/true);
@@ -50,26 +50,32 @@ jit::Module mirror(const models::Module& module, const std::string& type, const 
   return out;
 }
 
-// `torch` as Python's TorchScript sees it: operators, and the names of dtypes and memory formats, which
-// the C++ front end alone does not know.
+// `torch` as Python's TorchScript sees it: operators, and the names of dtypes and memory formats,
+// which the C++ front end alone does not know.
 struct TorchNames : jit::BuiltinModule {
   TorchNames() : BuiltinModule("aten") {}
-  std::shared_ptr<jit::SugaredValue> attr(const jit::SourceRange& where, jit::GraphFunction& function,
+  std::shared_ptr<jit::SugaredValue> attr(const jit::SourceRange& where,
+                                          jit::GraphFunction& function,
                                           const std::string& field) override {
     static const std::map<std::string, int64_t> kNames = {
-        {"uint8", int64_t(at::kByte)},     {"int32", int64_t(at::kInt)},
-        {"int64", int64_t(at::kLong)},     {"float32", int64_t(at::kFloat)},
-        {"float64", int64_t(at::kDouble)}, {"bool", int64_t(at::kBool)},
+        {"uint8", int64_t(at::kByte)},
+        {"int32", int64_t(at::kInt)},
+        {"int64", int64_t(at::kLong)},
+        {"float32", int64_t(at::kFloat)},
+        {"float64", int64_t(at::kDouble)},
+        {"bool", int64_t(at::kBool)},
         {"contiguous_format", int64_t(at::MemoryFormat::Contiguous)},
         {"channels_last", int64_t(at::MemoryFormat::ChannelsLast)}};
     if (auto known = kNames.find(field); known != kNames.end())
-      return std::make_shared<jit::SimpleValue>(function.graph()->insertConstant(known->second, where));
+      return std::make_shared<jit::SimpleValue>(
+          function.graph()->insertConstant(known->second, where));
     return BuiltinModule::attr(where, function, field);
   }
 };
 
 struct TorchResolver : jit::NativeResolver {
-  std::shared_ptr<jit::SugaredValue> resolveValue(const std::string& name, jit::GraphFunction& function,
+  std::shared_ptr<jit::SugaredValue> resolveValue(const std::string& name,
+                                                  jit::GraphFunction& function,
                                                   const jit::SourceRange& where) override {
     if (name == "torch") return std::make_shared<TorchNames>();
     return NativeResolver::resolveValue(name, function, where);
@@ -119,8 +125,8 @@ Script trace(models::Model& model, const at::Tensor& example) {
     auto [state, outputs] = jit::tracer::trace(
         {example},
         [&](jit::Stack inputs) { return jit::Stack{model.forward(inputs.at(0).toTensor())}; },
-        [](const torch::autograd::Variable&) { return ""; }, /*strict=*/true, /*force_outplace=*/false,
-        &module, {"x"});
+        [](const torch::autograd::Variable&) { return ""; }, /*strict=*/true,
+        /*force_outplace=*/false, &module, {"x"});
     auto* method = module._ivalue()->compilation_unit()->create_function(
         c10::QualifiedName(*module.type()->name(), "forward"), state->graph);
     module.type()->addMethod(method);
@@ -148,8 +154,8 @@ Script wrap(const Script& core, const Surroundings& around) {
   for (const auto& [name, values] : around.string_maps) {
     c10::Dict<std::string, int64_t> dict;
     for (const auto& [key, value] : values) dict.insert(key, value);
-    module.register_attribute(name, c10::DictType::create(c10::StringType::get(), c10::IntType::get()),
-                              dict);
+    module.register_attribute(
+        name, c10::DictType::create(c10::StringType::get(), c10::IntType::get()), dict);
   }
   try {
     module.define(around.source, std::make_shared<TorchResolver>());
@@ -181,14 +187,16 @@ at::Tensor Script::preprocess(const data::RawBatch& raw) const {
 std::vector<at::Tensor> Script::forward(const data::RawBatch& raw) const {
   at::NoGradGuard no_grad;
   std::vector<at::Tensor> outputs;
-  for (const auto& value : impl_->module.get_method("forward")(inputs_of(raw)).toTupleRef().elements())
+  for (const auto& value :
+       impl_->module.get_method("forward")(inputs_of(raw)).toTupleRef().elements())
     outputs.push_back(value.toTensor());
   return outputs;
 }
 
 StringList Script::string_list(const std::string& attribute) const {
   StringList values;
-  for (const auto& value : impl_->module.attr(attribute).toListRef()) values.push_back(value.toStringRef());
+  for (const auto& value : impl_->module.attr(attribute).toListRef())
+    values.push_back(value.toStringRef());
   return values;
 }
 
@@ -196,7 +204,8 @@ NamedTensors Script::tensors() const {
   NamedTensors tensors;
   for (const auto& parameter : impl_->module.named_parameters())
     tensors.push_back({parameter.name, parameter.value});
-  for (const auto& buffer : impl_->module.named_buffers()) tensors.push_back({buffer.name, buffer.value});
+  for (const auto& buffer : impl_->module.named_buffers())
+    tensors.push_back({buffer.name, buffer.value});
   return tensors;
 }
 
@@ -211,7 +220,8 @@ std::set<std::string> Script::operators() const {
 std::string Script::archive() const {
   std::stringstream compressed;
   impl_->module.save(compressed);
-  // LibTorch deflates source and adds pickles of debug information: write again what matters, stored
+  // LibTorch deflates source and adds pickles of debug information: write again what matters,
+  // stored
   caffe2::serialize::PyTorchStreamReader reader(&compressed);
   std::string bytes;
   caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t n) {

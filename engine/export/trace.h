@@ -1,6 +1,6 @@
-// TorchScript behind a small handle: mirror a model as a module, trace its forward, compile source around
-// it, save, load, call. What differs between LibTorch releases, and the headers that cost half a minute,
-// are in trace.cpp and nowhere else in this room.
+// TorchScript behind a small handle: mirror a model as a module, trace its forward, compile source
+// around it, save, load, call. What differs between LibTorch releases, and the headers that cost
+// half a minute, are in trace.cpp and nowhere else in this room.
 #pragma once
 
 #include <map>
@@ -17,8 +17,8 @@
 
 namespace lehr::artefact {
 
-// What stands around a traced model: attributes, and source that defines methods on `self`. The source
-// sees `self.model`, and torch.float32, torch.channels_last and the like as in Python.
+// What stands around a traced model: attributes, and source that defines methods on `self`. The
+// source sees `self.model`, and torch.float32, torch.channels_last and the like as in Python.
 struct Surroundings {
   std::string source;
   NamedTensors buffers;
@@ -26,13 +26,14 @@ struct Surroundings {
   std::vector<std::pair<std::string, std::map<std::string, int64_t>>> string_maps;
 };
 
-// A TorchScript module; copies share it. Calls are without gradients and may come from several threads.
+// A TorchScript module; copies share it. Calls are without gradients and may come from several
+// threads.
 class Script {
  public:
   struct Impl;
   explicit Script(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-  at::Tensor core(const at::Tensor& x) const;                        // self.model, or a core's own forward
+  at::Tensor core(const at::Tensor& x) const;  // self.model, or a core's own forward
   at::Tensor preprocess(const data::RawBatch& raw) const;
   std::vector<at::Tensor> forward(const data::RawBatch& raw) const;  // the members of its tuple
   StringList string_list(const std::string& attribute) const;
@@ -49,8 +50,9 @@ class Script {
   std::shared_ptr<Impl> impl_;
 };
 
-// Runs the model once on `example` in eval and records what ATen was asked to do. Parameters keep their
-// names and are shared, not copied. Sizes and branches are baked in silently: compare before trusting.
+// Runs the model once on `example` in eval and records what ATen was asked to do. Parameters keep
+// their names and are shared, not copied. Sizes and branches are baked in silently: compare before
+// trusting.
 Script trace(models::Model& model, const at::Tensor& example);
 // A module with the core as `self.model` and the surroundings compiled around it. Throws
 // Error{kInternal} with the compiler's message when the source does not compile.

@@ -26,9 +26,11 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
 
 std::string describe(const at::Tensor& got, const at::Tensor& wanted) {
   if (got.sizes() != wanted.sizes())
-    return fmt::format("shape [{}] instead of [{}]", fmt::join(got.sizes(), ", "), fmt::join(wanted.sizes(), ", "));
+    return fmt::format("shape [{}] instead of [{}]", fmt::join(got.sizes(), ", "),
+                       fmt::join(wanted.sizes(), ", "));
   if (got.scalar_type() != wanted.scalar_type())
-    return fmt::format("{} instead of {}", toString(got.scalar_type()), toString(wanted.scalar_type()));
+    return fmt::format("{} instead of {}", toString(got.scalar_type()),
+                       toString(wanted.scalar_type()));
   const at::Tensor gap = (got.to(at::kDouble) - wanted.to(at::kDouble)).abs();
   return fmt::format("largest difference {:.3g}", gap.max().item<double>());
 }
@@ -53,7 +55,8 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function
   auto context = std::make_unique<Context>();
   if (recorder == nullptr) return context;
   for (const auto& input : function.inputs()) {
-    if (!input.isTensor() || !input.toTensor().defined() || !input.toTensor().has_storage()) continue;
+    if (!input.isTensor() || !input.toTensor().defined() || !input.toTensor().has_storage())
+      continue;
     auto found = recorder->layers.find(input.toTensor().storage().data());
     if (found != recorder->layers.end()) context->layer = found->second;
   }
@@ -64,16 +67,19 @@ void on_end(const at::RecordFunction& function, at::ObserverContext* context) {
   if (recorder == nullptr) return;
   const std::string name = function.name();
   // memory that nothing was written to yet, and views of what was compared already
-  if (name.starts_with("aten::empty") || name == "aten::detach" || name == "aten::alias" || name == "aten::resize_") return;
+  if (name.starts_with("aten::empty") || name == "aten::detach" || name == "aten::alias" ||
+      name == "aten::resize_")
+    return;
   at::DisableRecordFunctionGuard quiet;
   Operation operation{name, static_cast<Context*>(context)->layer, {}};
   for (const auto& output : function.outputs())
-    if (output.isTensor() && output.toTensor().defined()) operation.outputs.push_back(output.toTensor().clone());
+    if (output.isTensor() && output.toTensor().defined())
+      operation.outputs.push_back(output.toTensor().clone());
   if (!operation.outputs.empty()) recorder->operations.push_back(std::move(operation));
 }
 
-// every operator that `work` runs, nested ones before those that call them; `problem` is the exception
-// that ended it, if one did
+// every operator that `work` runs, nested ones before those that call them; `problem` is the
+// exception that ended it, if one did
 std::vector<Operation> record(const NamedTensors& parameters, const std::string& prefix,
                               const std::function<void()>& work, std::string* problem) {
   Recorder mine;
@@ -99,10 +105,12 @@ std::vector<Operation> record(const NamedTensors& parameters, const std::string&
 }
 
 // only operators that both ran: a trace holds aten::_convolution where C++ calls aten::conv2d
-std::vector<Operation> shared(std::vector<Operation> operations, const std::vector<Operation>& others) {
+std::vector<Operation> shared(std::vector<Operation> operations,
+                              const std::vector<Operation>& others) {
   std::set<std::string> names;
   for (const auto& other : others) names.insert(other.name);
-  std::erase_if(operations, [&](const Operation& operation) { return !names.count(operation.name); });
+  std::erase_if(operations,
+                [&](const Operation& operation) { return !names.count(operation.name); });
   return operations;
 }
 
@@ -110,7 +118,8 @@ std::string last_line(const std::string& text) {
   const size_t end = text.find_last_not_of('\n');
   if (end == std::string::npos) return text;
   const size_t begin = text.rfind('\n', end);
-  return text.substr(begin == std::string::npos ? 0 : begin + 1, end - (begin == std::string::npos ? 0 : begin + 1) + 1);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     end - (begin == std::string::npos ? 0 : begin + 1) + 1);
 }
 
 // runs both once more with every operator recorded
@@ -119,9 +128,12 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
   NamedTensors own = live.parameters();
   for (auto& buffer : live.buffers()) own.push_back(buffer);
   NamedTensors theirs = script.tensors();
-  const std::string prefix = !theirs.empty() && theirs.front().name.starts_with("model.") ? "model." : "";
-  auto wanted = record(own, "", [&] { evaluate(live, inputs); }, &ignored);
-  auto got = record(theirs, prefix, [&] { script.core(inputs); }, &problem);
+  const std::string prefix =
+      !theirs.empty() && theirs.front().name.starts_with("model.") ? "model." : "";
+  auto wanted = record(
+      own, "", [&] { evaluate(live, inputs); }, &ignored);
+  auto got = record(
+      theirs, prefix, [&] { script.core(inputs); }, &problem);
   const std::vector<Operation> want = shared(wanted, got), have = shared(got, wanted);
   std::string layer;
   for (size_t i = 0; i < want.size(); ++i) {
@@ -131,19 +143,24 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
                                   : fmt::format("in layer `{}`", want[i].layer);
     if (!want[i].layer.empty()) layer = want[i].layer;
     const std::string at = fmt::format("{} ({})", place, want[i].name);
-    if (i >= have.size()) return problem.empty() ? at : fmt::format("{}: {}", at, last_line(problem));
-    if (have[i].name != want[i].name) return fmt::format("{}: the trace runs {} there", at, have[i].name);
+    if (i >= have.size())
+      return problem.empty() ? at : fmt::format("{}: {}", at, last_line(problem));
+    if (have[i].name != want[i].name)
+      return fmt::format("{}: the trace runs {} there", at, have[i].name);
     for (size_t k = 0; k < want[i].outputs.size(); ++k)
       if (k >= have[i].outputs.size() || !same_bits(have[i].outputs[k], want[i].outputs[k]))
         return fmt::format("{}: {}", at, describe(have[i].outputs[k], want[i].outputs[k]));
   }
   if (!problem.empty()) return fmt::format("after layer `{}`: {}", layer, last_line(problem));
-  return layer.empty() ? "before the first layer with weights" : fmt::format("after layer `{}`", layer);
+  return layer.empty() ? "before the first layer with weights"
+                       : fmt::format("after layer `{}`", layer);
 }
 
 class Evaluating {
  public:
-  explicit Evaluating(models::Model& model) : model_(model), was_training_(model.is_training()) { model.train(false); }
+  explicit Evaluating(models::Model& model) : model_(model), was_training_(model.is_training()) {
+    model.train(false);
+  }
   ~Evaluating() { model_.train(was_training_); }
 
  private:
@@ -160,7 +177,8 @@ Drawn draw(const data::Dataset& dataset, int64_t count) {
   const int64_t size = dataset.size(split);
   if (size == 0) throw Error(Code::kData, "the data set has no samples to compare the artefact on");
   std::vector<int64_t> samples;
-  for (int64_t i = 0; i < count; ++i) samples.push_back(count <= size ? i * size / count : i % size);
+  for (int64_t i = 0; i < count; ++i)
+    samples.push_back(count <= size ? i * size / count : i % size);
   Batch batch = dataset.allocate(count);
   dataset.fill(split, samples.data(), 0, count, /*augment=*/false, /*seed=*/0, /*epoch=*/0, batch);
   return {dataset.raw(split, samples), batch.inputs};
@@ -197,33 +215,45 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
   for (const auto& [name, tensor] : weights) {
     auto found = held.find("model." + name);
     if (found == held.end() || !same_bits(found->second, tensor.detach()))
-      throw refuse(fmt::format("the tensor `{}` of the artefact is not the model's", name), "export again");
+      throw refuse(fmt::format("the tensor `{}` of the artefact is not the model's", name),
+                   "export again");
   }
   const std::string hint =
-      "use size-free operators and no branches on values in the model's forward (flatten, not view)";
+      "use size-free operators and no branches on values in the model's forward (flatten, not "
+      "view)";
   for (int64_t count : kVerifiedBatches) {
     const Drawn drawn = draw(dataset, count);
     const at::Tensor outputs = evaluate(live, drawn.inputs);
     const std::vector<at::Tensor> wanted = answers(loss, outputs);
-    if (const std::string difference = first_difference(script, live, drawn.inputs); !difference.empty())
-      throw refuse(fmt::format("for a batch of {} the traced model first differs from the live one {}", count, difference), hint);
+    if (const std::string difference = first_difference(script, live, drawn.inputs);
+        !difference.empty())
+      throw refuse(
+          fmt::format("for a batch of {} the traced model first differs from the live one {}",
+                      count, difference),
+          hint);
     std::vector<at::Tensor> got;
     for (int run = 0; run < kRuns; ++run) {
       try {
         const at::Tensor inputs = script.preprocess(drawn.raw);
         if (!same_bits(inputs, drawn.inputs))
-          throw refuse(fmt::format("for a batch of {} the artefact's preprocessing differs from the data's: {}", count,
-                                   describe(inputs, drawn.inputs)),
-                       "compare the data source's preprocess source with its fill");
+          throw refuse(
+              fmt::format(
+                  "for a batch of {} the artefact's preprocessing differs from the data's: {}",
+                  count, describe(inputs, drawn.inputs)),
+              "compare the data source's preprocess source with its fill");
         got = script.forward(drawn.raw);
       } catch (const c10::Error& e) {
-        throw refuse(fmt::format("for a batch of {} the artefact fails: {}", count, last_line(e.what_without_backtrace())), hint);
+        throw refuse(fmt::format("for a batch of {} the artefact fails: {}", count,
+                                 last_line(e.what_without_backtrace())),
+                     hint);
       }
       for (size_t i = 0; i < wanted.size(); ++i)
         if (got.size() != wanted.size() || !same_bits(got[i], wanted[i]))
-          throw refuse(fmt::format("for a batch of {} the artefact's answer `{}` differs from the live model's: {}", count,
-                                   output_names(loss)[i], describe(got.at(i), wanted[i])),
-                       "see postprocess in engine/export/wrapper.cpp");
+          throw refuse(
+              fmt::format(
+                  "for a batch of {} the artefact's answer `{}` differs from the live model's: {}",
+                  count, output_names(loss)[i], describe(got.at(i), wanted[i])),
+              "see postprocess in engine/export/wrapper.cpp");
     }
   }
 }

@@ -1,6 +1,6 @@
-// Compares a traced model with the live one, bit for bit, and finds the layer where they part. The trace
-// silently holds sizes, branches and constants of the one run that it saw, so nothing is published that
-// was not compared at other batch sizes.
+// Compares a traced model with the live one, bit for bit, and finds the layer where they part. The
+// trace silently holds sizes, branches and constants of the one run that it saw, so nothing is
+// published that was not compared at other batch sizes.
 #pragma once
 
 #include <string>
@@ -14,8 +14,8 @@ namespace lehr::artefact {
 
 inline constexpr int64_t kVerifiedBatches[] = {1, 3, 17};
 
-// Samples that stand for the data: spread over the test split, else validation, else training; repeated
-// when there are fewer than `count`.
+// Samples that stand for the data: spread over the test split, else validation, else training;
+// repeated when there are fewer than `count`.
 struct Drawn {
   data::RawBatch raw;
   at::Tensor inputs;  // what the model sees of them, without augmentation
@@ -25,12 +25,13 @@ Drawn draw(const data::Dataset& dataset, int64_t count);
 // The model's outputs in eval, without gradients.
 at::Tensor evaluate(models::Model& model, const at::Tensor& inputs);
 
-// Empty when `script` gives the live model's bits for `inputs`; else where they first differ, as the end
-// of a sentence: "in layer `conv2` (aten::addmm)". Looks at every operator of both on a difference.
+// Empty when `script` gives the live model's bits for `inputs`; else where they first differ, as
+// the end of a sentence: "in layer `conv2` (aten::addmm)". Looks at every operator of both on a
+// difference.
 std::string first_difference(const Script& script, models::Model& live, const at::Tensor& inputs);
 
-// Weights, preprocessing, layers and answers at each of kVerifiedBatches. Throws Error{kCheckpoint} naming
-// the first that differs; `where` is for the message.
+// Weights, preprocessing, layers and answers at each of kVerifiedBatches. Throws Error{kCheckpoint}
+// naming the first that differs; `where` is for the message.
 void verify(const Script& script, models::Model& live, const data::Dataset& dataset,
             const std::string& loss, const std::string& where);
 

@@ -1,5 +1,5 @@
-// What an artefact does around the traced model: from raw values to final answers, as TorchScript source
-// that is generated from the fitted preprocessing and the loss.
+// What an artefact does around the traced model: from raw values to final answers, as TorchScript
+// source that is generated from the fitted preprocessing and the loss.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,8 +19,8 @@ const Answer& answer_of(const std::string& loss);
 
 struct Answer {
   const char* loss;
-  bool is_class;       // answers (label, probability); else (value,)
-  const char* source;  // postprocess, in TorchScript
+  bool is_class;                                    // answers (label, probability); else (value,)
+  const char* source;                               // postprocess, in TorchScript
   at::Tensor (*scores)(const at::Tensor& outputs);  // the same in C++: probability or value
 };
 

@@ -1,13 +1,11 @@
 #include "engine/run/check.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <sys/statvfs.h>
 
 #include <filesystem>
-
 #include <nlohmann/json.hpp>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -31,7 +29,8 @@ static std::string bytes_text(double bytes) {
 // free bytes where runs will lie; the nearest folder that exists counts
 static int64_t free_bytes(const std::string& folder) {
   auto path = std::filesystem::absolute(folder);
-  while (!std::filesystem::exists(path) && path.has_parent_path() && path != path.parent_path()) path = path.parent_path();
+  while (!std::filesystem::exists(path) && path.has_parent_path() && path != path.parent_path())
+    path = path.parent_path();
   struct statvfs stats = {};
   if (statvfs(path.c_str(), &stats) != 0) return -1;
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
@@ -51,8 +50,8 @@ CheckReport check(const recipe::Recipe& recipe) {
   context.total_steps = parts.plan.total_steps;
   context.steps_per_epoch = parts.plan.steps_per_epoch;
 
-  // the real model is small enough to make whenever it fits: it shows that optimizer patterns match and
-  // that the model exports
+  // the real model is small enough to make whenever it fits: it shows that optimizer patterns match
+  // and that the model exports
   auto real = models::make_model(recipe, parts.context);
   step::Step step(real, recipe, context);
   std::string why;
@@ -60,26 +59,33 @@ CheckReport check(const recipe::Recipe& recipe) {
   const bool exports = !export_fields.enabled || artefact::exports(real, info, &why);
   if (export_fields.weights == "ema" && step.averaged().empty())
     throw Error(Code::kRecipe, "export.weights is ema, but training.ema_decay is not set",
-                recipe.where("export.weights"), "set training.ema_decay, e.g. 0.999, or choose best or last");
+                recipe.where("export.weights"),
+                "set training.ema_decay, e.g. 0.999, or choose best or last");
 
   const double weights = static_cast<double>(dry.parameter_bytes + dry.buffer_bytes);
-  const double state = step::state_bytes_per_parameter_byte(recipe) * static_cast<double>(dry.parameter_bytes);
+  const double state =
+      step::state_bytes_per_parameter_byte(recipe) * static_cast<double>(dry.parameter_bytes);
   const double gradients = static_cast<double>(dry.parameter_bytes);
-  const double activations = static_cast<double>(dry.activation_bytes_per_sample) * static_cast<double>(parts.plan.micro_batch);
+  const double activations = static_cast<double>(dry.activation_bytes_per_sample) *
+                             static_cast<double>(parts.plan.micro_batch);
   const double checkpoint = weights + state;
   const auto checkpoint_fields = recipe.get<checkpoint::CheckpointFields>();
-  const double kept = checkpoint * static_cast<double>(checkpoint_fields.keep_latest_k + checkpoint_fields.keep_best_k + 1);
+  const double kept = checkpoint * static_cast<double>(checkpoint_fields.keep_latest_k +
+                                                       checkpoint_fields.keep_best_k + 1);
   const int64_t free = free_bytes(recipe.get<JobFields>().output_dir);
   if (free >= 0 && kept > static_cast<double>(free))
-    throw Error(Code::kRecipe,
-                fmt::format("checkpoints need {} ({} each), and {} are free in {}", bytes_text(kept),
-                            bytes_text(checkpoint), bytes_text(static_cast<double>(free)), recipe.get<JobFields>().output_dir),
-                recipe.where("checkpoint.keep_latest_k"), "keep fewer, or set job.output_dir elsewhere");
+    throw Error(
+        Code::kRecipe,
+        fmt::format("checkpoints need {} ({} each), and {} are free in {}", bytes_text(kept),
+                    bytes_text(checkpoint), bytes_text(static_cast<double>(free)),
+                    recipe.get<JobFields>().output_dir),
+        recipe.where("checkpoint.keep_latest_k"), "keep fewer, or set job.output_dir elsewhere");
   if (!exports)
     throw Error(Code::kRecipe, "the model cannot be exported: " + why, recipe.where("model.name"),
                 "set export.enabled: false to train it all the same");
 
-  const double flops = 3 * dry.flops_per_sample_forward * static_cast<double>(parts.plan.global_batch);
+  const double flops =
+      3 * dry.flops_per_sample_forward * static_cast<double>(parts.plan.global_batch);
   const Plan& plan = parts.plan;
   json out = {{"recipe", recipe.path()},
               {"hash", recipe.hash()},
@@ -95,15 +101,19 @@ CheckReport check(const recipe::Recipe& recipe) {
               {"global_batch", plan.global_batch},
               {"micro_batch", plan.micro_batch},
               {"memory_bytes",
-               {{"weights", weights}, {"gradients", gradients}, {"optimizer", state}, {"activations", activations},
+               {{"weights", weights},
+                {"gradients", gradients},
+                {"optimizer", state},
+                {"activations", activations},
                 {"total", weights + gradients + state + activations}}},
               {"checkpoint_bytes", checkpoint},
               {"free_bytes", free},
               {"exports", export_fields.enabled}};
   CheckReport report;
   report.json = out.dump(2);
-  const std::string input = info.is_image ? fmt::format("images {} x {} x {}", info.channels, info.height, info.width)
-                                          : fmt::format("table of {} features", info.features);
+  const std::string input =
+      info.is_image ? fmt::format("images {} x {} x {}", info.channels, info.height, info.width)
+                    : fmt::format("table of {} features", info.features);
   report.text = fmt::format(
       "{}: no mistakes found\n"
       "  data        {}; {} training, {} validation, {} test samples\n"
@@ -113,12 +123,13 @@ CheckReport check(const recipe::Recipe& recipe) {
       "  memory      {} = weights {} + gradients {} + optimizer {} + activations {} (estimate)\n"
       "  checkpoint  {} each; {} free\n"
       "  export      {}",
-      recipe.path(), input, parts.dataset->size(data::Split::kTrain), parts.dataset->size(data::Split::kValidation),
-      parts.dataset->size(data::Split::kTest), recipe.get<models::ModelFields>().name, dry.parameters,
-      parts.context.outputs, plan.total_steps, plan.global_batch, plan.micro_batch, plan.steps_per_epoch, flops,
-      bytes_text(weights + gradients + state + activations), bytes_text(weights), bytes_text(gradients),
-      bytes_text(state), bytes_text(activations), bytes_text(checkpoint), bytes_text(static_cast<double>(free)),
-      export_fields.enabled ? "traces" : "off");
+      recipe.path(), input, parts.dataset->size(data::Split::kTrain),
+      parts.dataset->size(data::Split::kValidation), parts.dataset->size(data::Split::kTest),
+      recipe.get<models::ModelFields>().name, dry.parameters, parts.context.outputs,
+      plan.total_steps, plan.global_batch, plan.micro_batch, plan.steps_per_epoch, flops,
+      bytes_text(weights + gradients + state + activations), bytes_text(weights),
+      bytes_text(gradients), bytes_text(state), bytes_text(activations), bytes_text(checkpoint),
+      bytes_text(static_cast<double>(free)), export_fields.enabled ? "traces" : "off");
   return report;
 }
 

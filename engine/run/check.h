@@ -11,8 +11,8 @@ struct CheckReport {
   std::string text;  // for people
   std::string json;  // for machines
 };
-// Opens the data, runs shapes through the model on the meta device, counts parameters, FLOPs, memory
-// and checkpoint bytes, and traces for export. Throws Error with what is wrong.
+// Opens the data, runs shapes through the model on the meta device, counts parameters, FLOPs,
+// memory and checkpoint bytes, and traces for export. Throws Error with what is wrong.
 CheckReport check(const recipe::Recipe& recipe);
 
 }  // namespace lehr::run

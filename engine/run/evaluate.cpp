@@ -2,10 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include <chrono>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/data/loader.h"
@@ -34,13 +33,15 @@ void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
   if (std::find(known.begin(), known.end(), monitor) != known.end()) return;
   std::string near = nearest(monitor, known);
   throw Error(Code::kRecipe,
-              fmt::format("validation.monitor {} is not among what an evaluation gives: {}", monitor,
-                          fmt::join(known, ", ")),
+              fmt::format("validation.monitor {} is not among what an evaluation gives: {}",
+                          monitor, fmt::join(known, ", ")),
               recipe.where("validation.monitor"),
-              near.empty() ? "choose one of these, or add it to metrics.names" : "did you mean " + near + "?");
+              near.empty() ? "choose one of these, or add it to metrics.names"
+                           : "did you mean " + near + "?");
 }
 
-Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split, DeviceRuntime* device) {
+Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
+                    DeviceRuntime* device) {
   const auto begin = std::chrono::steady_clock::now();
   const bool was_training = model.is_training();
   at::NoGradGuard no_grad;
@@ -72,7 +73,8 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   for (auto& metric : all)
     for (auto& result : metric->compute()) evaluation.results.push_back(result);
   model.train(was_training);
-  evaluation.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  evaluation.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return evaluation;
 }
 

@@ -21,12 +21,14 @@ struct Evaluation {
   std::optional<double> value(const std::string& name) const;
 };
 
-// The metrics that the recipe asks for, for this data set. Throws Error{kRecipe} for an unknown name.
+// The metrics that the recipe asks for, for this data set. Throws Error{kRecipe} for an unknown
+// name.
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info);
 // Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives.
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);
 
-Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split, DeviceRuntime* device);
+Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
+                    DeviceRuntime* device);
 
 }  // namespace lehr::run

@@ -1,13 +1,10 @@
 #include "engine/run/facts.h"
 
 #include <ATen/Version.h>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "engine/base/device.h"
 
@@ -15,19 +12,22 @@ namespace lehr::run {
 
 using nlohmann::json;
 
-static json number(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
+static json number(const std::optional<double>& value) {
+  return value ? json(*value) : json(nullptr);
+}
 
 static std::optional<double> number(const json& value) {
   if (value.is_null()) return std::nullopt;
   return value.get<double>();
 }
 
-Surroundings surroundings(const std::string& device, int64_t threads, const std::string& data_fingerprint) {
+Surroundings surroundings(const std::string& device, int64_t threads,
+                          const std::string& data_fingerprint) {
   return {build_stamp(), device, at::get_cpu_capability(), data_fingerprint, threads, 1};
 }
 
-std::string facts_json(const Progress& p, const Surroundings& around, const std::string& step_scalars,
-                       const std::string& recipe_folder) {
+std::string facts_json(const Progress& p, const Surroundings& around,
+                       const std::string& step_scalars, const std::string& recipe_folder) {
   json facts = {
       {"progress",
        {{"train_seconds", p.train_seconds},
@@ -71,18 +71,24 @@ Progress progress_of(const std::string& text) {
   return p;
 }
 
-std::string recipe_folder_of(const std::string& text) { return json::parse(text).at("recipe_folder"); }
+std::string recipe_folder_of(const std::string& text) {
+  return json::parse(text).at("recipe_folder");
+}
 
-std::string step_scalars_of(const std::string& text) { return json::parse(text).at("optimizer").dump(); }
+std::string step_scalars_of(const std::string& text) {
+  return json::parse(text).at("optimizer").dump();
+}
 
 std::vector<std::string> differences(const std::string& text, const Surroundings& now,
-                                     const recipe::Recipe& then_recipe, const recipe::Recipe& now_recipe) {
+                                     const recipe::Recipe& then_recipe,
+                                     const recipe::Recipe& now_recipe) {
   const json facts = json::parse(text);
   const json& then = facts.at("surroundings");
   std::vector<std::string> lines = now_recipe.differences(then_recipe, /*exact_only=*/true);
   auto compare = [&](const char* key, const auto& value) {
     if (then.at(key) != json(value))
-      lines.push_back(fmt::format("{}: {} then, {} now", key, then.at(key).dump(), json(value).dump()));
+      lines.push_back(
+          fmt::format("{}: {} then, {} now", key, then.at(key).dump(), json(value).dump()));
   };
   compare("build", now.build);
   compare("device", now.device);

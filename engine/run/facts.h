@@ -16,7 +16,7 @@ struct Progress {
   double train_seconds = 0;  // over all invocations, evaluation and saving included
   std::optional<double> best;
   int64_t best_step = -1;
-  int64_t bad_evaluations = 0;  // since the best
+  int64_t bad_evaluations = 0;    // since the best
   std::optional<double> monitor;  // at the newest evaluation
   int64_t evaluated_step = -1;    // the newest step at which the validation split was evaluated
   bool ended_early = false;       // by early stopping
@@ -29,16 +29,18 @@ struct Surroundings {
   std::string build, device, cpu_capability, data;
   int64_t threads = 1, world = 1;
 };
-Surroundings surroundings(const std::string& device, int64_t threads, const std::string& data_fingerprint);
+Surroundings surroundings(const std::string& device, int64_t threads,
+                          const std::string& data_fingerprint);
 
 // `recipe_folder`: where the relative paths of the stored recipe start.
-std::string facts_json(const Progress& progress, const Surroundings& around, const std::string& step_scalars,
-                       const std::string& recipe_folder);
+std::string facts_json(const Progress& progress, const Surroundings& around,
+                       const std::string& step_scalars, const std::string& recipe_folder);
 std::string recipe_folder_of(const std::string& facts_json);
 Progress progress_of(const std::string& facts_json);
 std::string step_scalars_of(const std::string& facts_json);
 // One line for each thing that breaks exactness: "threads: 2 then, 4 now".
 std::vector<std::string> differences(const std::string& facts_json, const Surroundings& now,
-                                     const recipe::Recipe& then_recipe, const recipe::Recipe& now_recipe);
+                                     const recipe::Recipe& then_recipe,
+                                     const recipe::Recipe& now_recipe);
 
 }  // namespace lehr::run

@@ -29,11 +29,12 @@ Section JobFields::section() {
 Section TrainingFields::section() {
   Declare<TrainingFields> d("training", "How long and with what batch to train, and on what.");
   d.field("global_batch_size", &TrainingFields::global_batch_size,
-          "Samples in one optimizer step over all ranks; two of the three batch fields give the third.")
+          "Samples in one optimizer step over all ranks; two of the three batch fields give the "
+          "third.")
       .at_least(1)
       .unit("samples")
-      .synonyms({"train_batch_size", "effective_batch_size", "global_train_batch_size", "batch_size",
-                 "batchsize"});
+      .synonyms({"train_batch_size", "effective_batch_size", "global_train_batch_size",
+                 "batch_size", "batchsize"});
   d.field("micro_batch_size", &TrainingFields::micro_batch_size,
           "Samples in one forward pass on one rank; all of the rank's share by default.")
       .at_least(1)
@@ -75,14 +76,17 @@ Section TrainingFields::section() {
 }
 
 Section ValidationFields::section() {
-  Declare<ValidationFields> d("validation", "When to evaluate on the validation split, and what counts.");
+  Declare<ValidationFields> d("validation",
+                              "When to evaluate on the validation split, and what counts.");
   d.field("interval", &ValidationFields::interval, "Time between evaluations; 0 only at the end.")
-      .synonyms({"eval_interval", "eval_steps", "freq", "val_check_interval", "run_val_every_n_steps"});
+      .synonyms(
+          {"eval_interval", "eval_steps", "freq", "val_check_interval", "run_val_every_n_steps"});
   d.field("monitor", &ValidationFields::monitor,
           "Metric by which checkpoints are called best and early stopping decides.")
       .synonyms({"metric_for_best_model", "validation_metric"})
       .free_to_change();
-  d.field("mode", &ValidationFields::mode, "Whether a larger or a smaller monitor is better; auto knows.")
+  d.field("mode", &ValidationFields::mode,
+          "Whether a larger or a smaller monitor is better; auto knows.")
       .choices({"auto", "min", "max"})
       .synonyms({"greater_is_better"})
       .free_to_change();
@@ -94,13 +98,15 @@ Section ValidationFields::section() {
 }
 
 Section EarlyStoppingFields::section() {
-  Declare<EarlyStoppingFields> d("early_stopping", "Ends training when the monitor no longer improves.");
+  Declare<EarlyStoppingFields> d("early_stopping",
+                                 "Ends training when the monitor no longer improves.");
   d.field("patience", &EarlyStoppingFields::patience,
           "Evaluations without improvement before training ends; null never ends it.")
       .at_least(1)
       .synonyms({"early_stopping_patience", "early_stop"})
       .free_to_change();
-  d.field("min_delta", &EarlyStoppingFields::min_delta, "Smallest change that counts as improvement.")
+  d.field("min_delta", &EarlyStoppingFields::min_delta,
+          "Smallest change that counts as improvement.")
       .at_least(0)
       .free_to_change();
   return d.section();

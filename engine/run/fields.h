@@ -10,7 +10,7 @@
 namespace lehr::run {
 
 struct JobFields {
-  std::string name;         // "": the recipe's file name
+  std::string name;  // "": the recipe's file name
   std::string description;
   std::string output_dir = "runs";
   std::optional<Duration> time_limit;

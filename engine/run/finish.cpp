@@ -2,10 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
@@ -19,7 +18,8 @@ namespace lehr::run {
 
 using nlohmann::json;
 
-void with_weights(models::Model& model, const NamedTensors& weights, const std::function<void()>& work) {
+void with_weights(models::Model& model, const NamedTensors& weights,
+                  const std::function<void()>& work) {
   at::NoGradGuard no_grad;
   NamedTensors own;
   for (auto& [name, tensor] : model.parameters())
@@ -48,7 +48,8 @@ static NamedTensors weights_of(const models::Model& model) {
 static checkpoint::Loaded load_from(const std::string& path) {
   if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
   const std::string folder = join_path(path, "checkpoints");
-  if (auto loaded = checkpoint::load_newest(folder, [](const std::string& text) { log_warning(text); }))
+  if (auto loaded =
+          checkpoint::load_newest(folder, [](const std::string& text) { log_warning(text); }))
     return std::move(*loaded);
   throw Error(Code::kCheckpoint, "there is no checkpoint here", path,
               "name a run folder (with checkpoints/) or one step-... folder");
@@ -72,12 +73,16 @@ track::Values row_values(const std::string& prefix, const Evaluation& evaluation
   return values;
 }
 
-void print_evaluation(track::Terminal& terminal, const std::string& title, const Evaluation& evaluation,
-                      const std::string& note) {
+void print_evaluation(track::Terminal& terminal, const std::string& title,
+                      const Evaluation& evaluation, const std::string& note) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& result : evaluation.results)
-    rows.push_back({result.name, result.value ? fmt::format("{:.4f}", *result.value) : "none: " + result.why});
-  terminal.table({fmt::format("{}, {} samples, {:.1f} s", title, evaluation.samples, evaluation.seconds), note}, rows);
+    rows.push_back(
+        {result.name, result.value ? fmt::format("{:.4f}", *result.value) : "none: " + result.why});
+  terminal.table(
+      {fmt::format("{}, {} samples, {:.1f} s", title, evaluation.samples, evaluation.seconds),
+       note},
+      rows);
 }
 
 static json results_json(const Evaluation& evaluation) {
@@ -89,26 +94,30 @@ static json results_json(const Evaluation& evaluation) {
 
 // the weights that export.weights names, in the live model; returns the step that they are of
 static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& checkpoints,
-                              const NamedTensors& averaged, const Progress& progress, models::Model& model) {
+                              const NamedTensors& averaged, const Progress& progress,
+                              models::Model& model) {
   const std::string which = recipe.get<artefact::ExportFields>().weights;
   at::NoGradGuard no_grad;
   if (which == "ema") {
     if (averaged.empty())
       throw Error(Code::kRecipe, "export.weights is ema, but training.ema_decay is not set",
-                  recipe.where("export.weights"), "set training.ema_decay, e.g. 0.999, or choose best or last");
+                  recipe.where("export.weights"),
+                  "set training.ema_decay, e.g. 0.999, or choose best or last");
     for (auto& [name, tensor] : model.parameters())
       for (const auto& other : averaged)
         if (other.name == name) tensor.copy_(other.tensor);
     return progress.step;
   }
-  if (which == "last" || progress.best_step < 0 || progress.best_step == progress.step) return progress.step;
+  if (which == "last" || progress.best_step < 0 || progress.best_step == progress.step)
+    return progress.step;
   for (const auto& entry : checkpoint::list(checkpoints))
     if (entry.step == progress.best_step && entry.problem.empty()) {
       checkpoint::restore(*checkpoint::load(entry.path).shards.at("weights"), weights_of(model));
       return entry.step;
     }
-  throw Error(Code::kCheckpoint, fmt::format("the best checkpoint, step {}, is gone", progress.best_step),
-              checkpoints, "set export.weights: last, or raise checkpoint.keep_best_k");
+  throw Error(Code::kCheckpoint,
+              fmt::format("the best checkpoint, step {}, is gone", progress.best_step), checkpoints,
+              "set export.weights: last, or raise checkpoint.keep_best_k");
 }
 
 // publishes ARTEFACT of the model's present weights
@@ -131,12 +140,15 @@ void finish_run(Finished& f, track::Terminal& terminal) {
                   {"samples", f.progress.samples},
                   {"train_seconds", f.progress.train_seconds},
                   {"checkpoint_blocked_seconds", f.blocked_s}};
-  const int64_t step = choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model);
+  const int64_t step =
+      choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model);
   metrics["weights_of_step"] = step;
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (f.parts.dataset->size(split) == 0) continue;
     Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
-    print_evaluation(terminal, fmt::format("{} split, weights of step {}", data::to_string(split), step), evaluation, "");
+    print_evaluation(terminal,
+                     fmt::format("{} split, weights of step {}", data::to_string(split), step),
+                     evaluation, "");
     metrics[data::to_string(split)] = results_json(evaluation);
   }
   write_file_durably(f.folder.file("metrics.json"), metrics.dump(2) + "\n");
@@ -153,16 +165,18 @@ void finish_run(Finished& f, track::Terminal& terminal) {
   report.metrics_path = f.folder.file("metrics.jsonl");
   track::write_report(f.folder.file("report.html"), report);
   mark_finished(f.folder, metrics.dump(2) + "\n");
-  terminal.print(fmt::format("finished in {:.1f} s of training; everything is in {}", f.progress.train_seconds,
-                             f.folder.path));
+  terminal.print(fmt::format("finished in {:.1f} s of training; everything is in {}",
+                             f.progress.train_seconds, f.folder.path));
 }
 
 void export_run(const std::string& source, const std::string& output, track::Terminal& terminal) {
   if (file_exists(output))
-    throw Error(Code::kUsage, "the output exists already", output, "name a new folder, or remove this one");
+    throw Error(Code::kUsage, "the output exists already", output,
+                "name a new folder, or remove this one");
   checkpoint::Loaded loaded = load_from(source);
-  const auto recipe = recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {}, all_sections(),
-                                            recipe_folder_of(loaded.facts));
+  const auto recipe =
+      recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {},
+                            all_sections(), recipe_folder_of(loaded.facts));
   Parts parts = open_parts(recipe);
   auto model = models::make_model(recipe, parts.context);
   checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
@@ -172,11 +186,13 @@ void export_run(const std::string& source, const std::string& output, track::Ter
     // a run exports the weights that its recipe names; a checkpoint exports itself
     NamedTensors averaged;
     if (uses_average(recipe)) {
-      for (const auto& [name, tensor] : model->parameters()) averaged.push_back({"ema." + name, at::empty_like(tensor)});
+      for (const auto& [name, tensor] : model->parameters())
+        averaged.push_back({"ema." + name, at::empty_like(tensor)});
       checkpoint::restore(*loaded.shards.at("state"), averaged);
       for (auto& average : averaged) average.name = average.name.substr(4);
     }
-    step = choose_weights(recipe, join_path(source, "checkpoints"), averaged, progress_of(loaded.facts), *model);
+    step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,
+                          progress_of(loaded.facts), *model);
   }
   json metrics = {{"weights_of_step", step}};
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {

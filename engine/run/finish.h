@@ -1,5 +1,5 @@
-// What happens once training is done: choose the weights, test, export, report; also the small pieces
-// that the loop shares with `evaluate` and `export`.
+// What happens once training is done: choose the weights, test, export, report; also the small
+// pieces that the loop shares with `evaluate` and `export`.
 #pragma once
 
 #include <functional>
@@ -15,16 +15,17 @@ namespace lehr::run {
 
 // Copies `weights` (by parameter name; may be empty) into the model around `work`, then puts the
 // model's own back.
-void with_weights(models::Model& model, const NamedTensors& weights, const std::function<void()>& work);
+void with_weights(models::Model& model, const NamedTensors& weights,
+                  const std::function<void()>& work);
 // True when export.weights is `ema`: evaluation then looks at the averaged weights.
 bool uses_average(const recipe::Recipe& recipe);
-// model.init_from: parameters and buffers of another checkpoint (a checkpoint, a run or a safetensors
-// file). Throws Error{kCheckpoint} on a missing name or another shape.
+// model.init_from: parameters and buffers of another checkpoint (a checkpoint, a run or a
+// safetensors file). Throws Error{kCheckpoint} on a missing name or another shape.
 void initialize_from(const recipe::Recipe& recipe, models::Model& model);
 
 track::Values row_values(const std::string& prefix, const Evaluation& evaluation);
-void print_evaluation(track::Terminal& terminal, const std::string& title, const Evaluation& evaluation,
-                      const std::string& note);
+void print_evaluation(track::Terminal& terminal, const std::string& title,
+                      const Evaluation& evaluation, const std::string& note);
 
 struct Finished {
   RunFolder& folder;

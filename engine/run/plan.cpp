@@ -2,11 +2,10 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <fmt/format.h>
 
 #include <cmath>
 #include <thread>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -16,51 +15,59 @@
 
 namespace lehr::run {
 
-void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe, Plan& plan) {
+void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe,
+                 Plan& plan) {
   const auto& global = training.global_batch_size;
   const auto& micro = training.micro_batch_size;
   const auto& accumulation = training.gradient_accumulation_steps;
   auto where = [&](const char* key) { return recipe ? recipe->where(key) : std::string(key); };
   if (global && micro && accumulation) {
     if (*global != *micro * *accumulation * world)
-      throw Error(Code::kRecipe,
-                  fmt::format("training.global_batch_size {} is not micro_batch_size {} x "
-                              "gradient_accumulation_steps {} x {} rank(s) = {}",
-                              *global, *micro, *accumulation, world, *micro * *accumulation * world),
-                  where("training.global_batch_size"), "give two of the three; the third follows");
+      throw Error(
+          Code::kRecipe,
+          fmt::format("training.global_batch_size {} is not micro_batch_size {} x "
+                      "gradient_accumulation_steps {} x {} rank(s) = {}",
+                      *global, *micro, *accumulation, world, *micro * *accumulation * world),
+          where("training.global_batch_size"), "give two of the three; the third follows");
     plan.global_batch = *global, plan.micro_batch = *micro;
   } else if (global) {
     plan.global_batch = *global;
     int64_t share = (*global + world - 1) / world;
-    plan.micro_batch = micro ? *micro : accumulation ? (share + *accumulation - 1) / *accumulation : share;
+    plan.micro_batch = micro          ? *micro
+                       : accumulation ? (share + *accumulation - 1) / *accumulation
+                                      : share;
     if (accumulation && share % *accumulation != 0)
       throw Error(Code::kRecipe,
-                  fmt::format("a rank's {} samples of a step do not divide into {} micro-batches", share,
-                              *accumulation),
+                  fmt::format("a rank's {} samples of a step do not divide into {} micro-batches",
+                              share, *accumulation),
                   where("training.gradient_accumulation_steps"),
                   "choose a divisor, or give micro_batch_size instead");
     if (plan.micro_batch > share)
-      throw Error(Code::kRecipe,
-                  fmt::format("training.micro_batch_size {} is more than a rank's {} samples of a step",
-                              plan.micro_batch, share),
-                  where("training.micro_batch_size"), "raise global_batch_size or lower micro_batch_size");
+      throw Error(
+          Code::kRecipe,
+          fmt::format("training.micro_batch_size {} is more than a rank's {} samples of a step",
+                      plan.micro_batch, share),
+          where("training.micro_batch_size"), "raise global_batch_size or lower micro_batch_size");
   } else if (micro) {
     plan.micro_batch = *micro;
     plan.global_batch = *micro * accumulation.value_or(1) * world;
   } else {
-    throw Error(Code::kRecipe, "training.global_batch_size is missing", where("training.global_batch_size"),
+    throw Error(Code::kRecipe, "training.global_batch_size is missing",
+                where("training.global_batch_size"),
                 "say how many samples make one optimizer step, e.g. global_batch_size: 128");
   }
 }
 
 int64_t in_steps(const Duration& d, const Plan& plan) {
   switch (d.unit) {
-    case Duration::Unit::kSteps: return static_cast<int64_t>(d.value);
+    case Duration::Unit::kSteps:
+      return static_cast<int64_t>(d.value);
     case Duration::Unit::kEpochs:
       return std::max<int64_t>(d.value > 0, std::llround(d.value * plan.steps_per_epoch));
     case Duration::Unit::kSamples:
       return static_cast<int64_t>(std::ceil(d.value / plan.global_batch));
-    default: return 0;
+    default:
+      return 0;
   }
 }
 
@@ -73,17 +80,18 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   solve_batch(training, world, &recipe, plan);
   int64_t size = dataset.size(data::Split::kTrain);
   if (size == 0)
-    throw Error(Code::kData, "the training split is empty", recipe.where("data.validation_fraction"),
-                "lower data.validation_fraction");
+    throw Error(Code::kData, "the training split is empty",
+                recipe.where("data.validation_fraction"), "lower data.validation_fraction");
   if (data.drop_last) {
     plan.steps_per_epoch = size / plan.global_batch;
     plan.samples_per_epoch = plan.steps_per_epoch * plan.global_batch;
     if (plan.steps_per_epoch == 0)
-      throw Error(Code::kRecipe,
-                  fmt::format("training.global_batch_size {} is more than the {} training samples, and "
-                              "data.drop_last drops the only batch",
-                              plan.global_batch, size),
-                  recipe.where("training.global_batch_size"), "lower it, or set data.drop_last: false");
+      throw Error(
+          Code::kRecipe,
+          fmt::format("training.global_batch_size {} is more than the {} training samples, and "
+                      "data.drop_last drops the only batch",
+                      plan.global_batch, size),
+          recipe.where("training.global_batch_size"), "lower it, or set data.drop_last: false");
   } else {
     plan.steps_per_epoch = (size + plan.global_batch - 1) / plan.global_batch;
     plan.samples_per_epoch = size;
@@ -96,15 +104,18 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
     limit = limit < 0 ? steps : std::min(limit, steps);
   }
   if (limit < 0)
-    throw Error(Code::kRecipe, "nothing says how long to train", recipe.where("training.max_epochs"),
+    throw Error(Code::kRecipe, "nothing says how long to train",
+                recipe.where("training.max_epochs"),
                 "give training.max_epochs or training.max_steps");
   plan.total_steps = limit;
   if (validation.interval.unit == Duration::Unit::kSeconds)
-    throw Error(Code::kRecipe, "validation.interval cannot be a time: results would depend on the machine",
-                recipe.where("validation.interval"), "give it in steps, e.g. 500, or epochs, e.g. 1ep");
+    throw Error(
+        Code::kRecipe, "validation.interval cannot be a time: results would depend on the machine",
+        recipe.where("validation.interval"), "give it in steps, e.g. 500, or epochs, e.g. 1ep");
   plan.validation_steps = in_steps(validation.interval, plan);
   plan.checkpoint_steps = in_steps(checkpoint.interval, plan);
-  if (checkpoint.interval.unit == Duration::Unit::kSeconds) plan.checkpoint_s = checkpoint.interval.value;
+  if (checkpoint.interval.unit == Duration::Unit::kSeconds)
+    plan.checkpoint_s = checkpoint.interval.value;
   plan.larger_is_better = validation.mode == "auto" ? metrics::larger_is_better(validation.monitor)
                                                     : validation.mode == "max";
   return plan;
@@ -141,8 +152,9 @@ std::string choose_device(const TrainingFields& training, DeviceRuntime** runtim
 }
 
 int64_t settle_numerics(const TrainingFields& training) {
-  int64_t threads = training.threads > 0 ? training.threads
-                                         : std::max<int64_t>(1, std::thread::hardware_concurrency());
+  int64_t threads = training.threads > 0
+                        ? training.threads
+                        : std::max<int64_t>(1, std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(threads));
   auto& context = at::globalContext();
   if (training.deterministic) {

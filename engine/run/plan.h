@@ -1,4 +1,5 @@
-// What a recipe means for this data set and this machine, in numbers: batch, steps, intervals, device.
+// What a recipe means for this data set and this machine, in numbers: batch, steps, intervals,
+// device.
 #pragma once
 
 #include <memory>
@@ -21,9 +22,10 @@ struct Plan {
   bool larger_is_better = false;
 };
 
-// Two of (global, micro, accumulation) give the third; a contradiction names all three. `world` ranks.
-// Throws Error{kRecipe}.
-void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe, Plan& plan);
+// Two of (global, micro, accumulation) give the third; a contradiction names all three. `world`
+// ranks. Throws Error{kRecipe}.
+void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe,
+                 Plan& plan);
 // Steps of a duration; seconds are not steps (returns 0).
 int64_t in_steps(const Duration& duration, const Plan& plan);
 Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world);
@@ -38,8 +40,8 @@ struct Parts {
 // Opens data and plans; no weights are made.
 Parts open_parts(const recipe::Recipe& recipe);
 
-// "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any ATen
-// call. Throws Error{kUsage} when a GPU is demanded and there is none.
+// "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any
+// ATen call. Throws Error{kUsage} when a GPU is demanded and there is none.
 std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime);
 // Threads of ATen and determinism settings. `threads` 0: every core.
 int64_t settle_numerics(const TrainingFields& training);

@@ -53,7 +53,8 @@ void copy_recipe(const std::string& name, const std::string& output) {
     throw Error(Code::kUsage, "there is no shipped recipe " + name, "",
                 near.empty() ? "lehr recipes list shows them" : "did you mean " + near + "?");
   }
-  if (file_exists(output)) throw Error(Code::kUsage, "the file exists already", output, "name a new file");
+  if (file_exists(output))
+    throw Error(Code::kUsage, "the file exists already", output, "name a new file");
   write_file_durably(output, read_file(join_path(folder(), name + ".yaml")));
 }
 

@@ -36,7 +36,8 @@ pid_t start(const ResumeTestRequest& request, const std::string& run, const std:
   posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   pid_t pid = -1;
-  const int error = posix_spawn(&pid, request.program.c_str(), &actions, nullptr, arguments.data(), environ);
+  const int error =
+      posix_spawn(&pid, request.program.c_str(), &actions, nullptr, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw Error(Code::kInternal, "cannot start " + request.program);
   return pid;
@@ -46,7 +47,8 @@ void finish(pid_t pid, const std::string& log) {
   int status = 0;
   waitpid(pid, &status, 0);
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw Error(Code::kInternal, "a training run of the test failed", log, "its output is in this file");
+    throw Error(Code::kInternal, "a training run of the test failed", log,
+                "its output is in this file");
 }
 
 // checksum of every tensor, and the data position
@@ -56,7 +58,8 @@ std::map<std::string, std::string> fingerprint(const std::string& run) {
   std::map<std::string, std::string> sums{{"step", std::to_string(loaded->step)},
                                           {"samples", std::to_string(loaded->samples)}};
   for (const auto& [shard, file] : loaded->shards)
-    for (const auto& tensor : file->tensors()) sums[shard + ":" + tensor.name] = xxh3_128(tensor.data, tensor.bytes);
+    for (const auto& tensor : file->tensors())
+      sums[shard + ":" + tensor.name] = xxh3_128(tensor.data, tensor.bytes);
   return sums;
 }
 
@@ -64,7 +67,8 @@ std::map<std::string, std::string> fingerprint(const std::string& run) {
 
 bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
   make_folders(request.folder);
-  const std::string whole = join_path(request.folder, "whole"), cut = join_path(request.folder, "cut");
+  const std::string whole = join_path(request.folder, "whole"),
+                    cut = join_path(request.folder, "cut");
   const std::string log = join_path(request.folder, "log.txt");
   const auto begin = Clock::now();
   finish(start(request, whole, log), log);
@@ -83,8 +87,9 @@ bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
     waitpid(pid, &status, 0);
     if (WIFSIGNALED(status)) ++killed;
     const auto entries = checkpoint::list(join_path(cut, "checkpoints"));
-    terminal.print(fmt::format("kill {} of {} after {:.2f} s: newest checkpoint is {}", i + 1, request.kills, wait_s,
-                               entries.empty() ? "none" : fmt::format("step {}", entries.front().step)));
+    terminal.print(fmt::format(
+        "kill {} of {} after {:.2f} s: newest checkpoint is {}", i + 1, request.kills, wait_s,
+        entries.empty() ? "none" : fmt::format("step {}", entries.front().step)));
   }
   finish(start(request, cut, log), log);
 
@@ -97,13 +102,13 @@ bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
   for (const auto& [name, sum] : b)
     if (!a.count(name)) different.push_back(name);
   if (different.empty()) {
-    terminal.print(fmt::format("equal: {} tensors, step {} and {} samples, killed {} time(s)", a.size() - 2, a.at("step"),
-                               a.at("samples"), killed));
+    terminal.print(fmt::format("equal: {} tensors, step {} and {} samples, killed {} time(s)",
+                               a.size() - 2, a.at("step"), a.at("samples"), killed));
     remove_tree(request.folder);
     return true;
   }
-  terminal.print(fmt::format("DIFFERENT in {} of {}: first {}; both runs are in {}", different.size(), a.size(),
-                             different.front(), request.folder));
+  terminal.print(fmt::format("DIFFERENT in {} of {}: first {}; both runs are in {}",
+                             different.size(), a.size(), different.front(), request.folder));
   return false;
 }
 

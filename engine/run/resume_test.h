@@ -1,5 +1,5 @@
-// `lehr resume-test`: proves on the user's own recipe that a run killed at random and continued ends
-// with the bits of one that was not.
+// `lehr resume-test`: proves on the user's own recipe that a run killed at random and continued
+// ends with the bits of one that was not.
 #pragma once
 
 #include <string>

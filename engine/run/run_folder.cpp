@@ -14,7 +14,8 @@ namespace {
 
 // number behind "name-", or -1
 int64_t number_of(const std::string& folder, const std::string& name) {
-  if (folder.size() <= name.size() + 1 || folder.compare(0, name.size() + 1, name + "-") != 0) return -1;
+  if (folder.size() <= name.size() + 1 || folder.compare(0, name.size() + 1, name + "-") != 0)
+    return -1;
   const std::string digits = folder.substr(name.size() + 1);
   if (digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
   return std::strtoll(digits.c_str(), nullptr, 10);

@@ -25,8 +25,8 @@ struct RunFolder {
 };
 
 // Without `run`: the newest unfinished run of the same resolved recipe continues, a finished one is
-// returned as finished, else <output_dir>/<name>-<n> begins. Throws Error{kUsage} when another process
-// works in it, or when --fresh names a folder that holds a run.
+// returned as finished, else <output_dir>/<name>-<n> begins. Throws Error{kUsage} when another
+// process works in it, or when --fresh names a folder that holds a run.
 RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& request);
 // finished.json says that training ended, with its results (JSON text).
 void mark_finished(const RunFolder& folder, const std::string& results_json);

@@ -14,7 +14,8 @@ std::atomic<int> received{0};
 static_assert(std::atomic<int>::is_always_lock_free);
 
 void on_signal(int signal) {
-  if (signal == SIGINT && received.exchange(SIGINT) == SIGINT) _exit(static_cast<int>(Code::kInterrupted));
+  if (signal == SIGINT && received.exchange(SIGINT) == SIGINT)
+    _exit(static_cast<int>(Code::kInterrupted));
   received = signal;
 }
 
@@ -31,9 +32,12 @@ void install_stop_signals() {
 
 const char* stop_requested() {
   switch (received.load()) {
-    case SIGTERM: return "SIGTERM";
-    case SIGINT: return "SIGINT";
-    default: return nullptr;
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGINT:
+      return "SIGINT";
+    default:
+      return nullptr;
   }
 }
 

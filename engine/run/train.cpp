@@ -1,12 +1,11 @@
 #include "engine/run/train.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <chrono>
 #include <fstream>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
@@ -28,7 +27,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+double seconds_since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
 
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -42,7 +43,8 @@ int64_t resident_bytes() {
 
 class Training {
  public:
-  Training(const TrainRequest& request, track::Terminal& terminal) : request_(request), terminal_(terminal) {}
+  Training(const TrainRequest& request, track::Terminal& terminal)
+      : request_(request), terminal_(terminal) {}
   Code run();
 
  private:
@@ -81,14 +83,15 @@ class Training {
   Clock::time_point last_save_ = Clock::now();
   Clock::time_point interval_begin_ = Clock::now();
   int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
-  track::Values row_values_;              // of the step under way
+  track::Values row_values_;          // of the step under way
   double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
 };
 
 Code Training::run() {
   open();
   if (folder_.finished) {
-    terminal_.print(fmt::format("{} is finished; --fresh begins another run of this recipe", folder_.path));
+    terminal_.print(
+        fmt::format("{} is finished; --fresh begins another run of this recipe", folder_.path));
     return Code::kOk;
   }
   restore_or_start();
@@ -150,19 +153,23 @@ void Training::restore_or_start() {
   const auto fields = recipe.get<checkpoint::CheckpointFields>();
   std::optional<checkpoint::Loaded> loaded;
   if (fields.resume == "auto") {
-    loaded = checkpoint::load_newest(folder_.checkpoints(), [](const std::string& problem) { log_warning(problem); });
+    loaded = checkpoint::load_newest(folder_.checkpoints(),
+                                     [](const std::string& problem) { log_warning(problem); });
   } else if (fields.resume != "never") {
     loaded = checkpoint::load(fields.resume);
   }
   if (loaded) {
-    const auto then = recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
-                                            all_sections(), recipe.folder());
+    const auto then =
+        recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
+                              all_sections(), recipe.folder());
     const auto changed = differences(loaded->facts, around_, then, recipe);
     if (!changed.empty()) {
       const std::string list = fmt::format("{}", fmt::join(changed, "\n  "));
       if (!request_.allow_approximate_resume)
-        throw Error(Code::kCheckpoint, "this run cannot go on exactly, because something differs:\n  " + list,
-                    loaded->path, "put it back, begin anew with --fresh, or accept it with --allow-approximate-resume");
+        throw Error(
+            Code::kCheckpoint,
+            "this run cannot go on exactly, because something differs:\n  " + list, loaded->path,
+            "put it back, begin anew with --fresh, or accept it with --allow-approximate-resume");
       log_warning("resuming although something differs, so bits will too:\n  " + list);
     }
     NamedTensors weights = model_->parameters();
@@ -173,8 +180,8 @@ void Training::restore_or_start() {
     progress_ = progress_of(loaded->facts);
     earlier_seconds_ = progress_.train_seconds;
     saved_step_ = progress_.step;
-    terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path, progress_.step,
-                                progress_.samples));
+    terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
+                                progress_.step, progress_.samples));
   } else {
     initialize_from(recipe, *model_);
     terminal_.print(fmt::format("{}: beginning", folder_.path));
@@ -185,16 +192,20 @@ void Training::restore_or_start() {
   const int64_t resume_step = progress_.step;
   sinks_.push_back(track::open_jsonl(folder_.file("metrics.jsonl"), resume_step));
   for (const auto& name : tracking.report_to)
-    if (name == "tensorboard") sinks_.push_back(track::open_tensorboard(folder_.file("tensorboard"), resume_step));
+    if (name == "tensorboard")
+      sinks_.push_back(track::open_tensorboard(folder_.file("tensorboard"), resume_step));
   int64_t parameters = 0;
   for (const auto& p : model_->parameters()) parameters += p.tensor.numel();
   const auto& info = parts_->dataset->info();
   terminal_.print(fmt::format(
-      "model {}: {} parameters; data: {} training, {} validation, {} test samples, {}; {} steps of {} samples on {} "
+      "model {}: {} parameters; data: {} training, {} validation, {} test samples, {}; {} steps of "
+      "{} samples on {} "
       "with {} thread(s)",
-      recipe.get<models::ModelFields>().name, parameters, parts_->dataset->size(data::Split::kTrain),
-      parts_->dataset->size(data::Split::kValidation), parts_->dataset->size(data::Split::kTest),
-      info.classes.empty() ? fmt::format("{} value(s)", info.values) : fmt::format("{} classes", info.classes.size()),
+      recipe.get<models::ModelFields>().name, parameters,
+      parts_->dataset->size(data::Split::kTrain), parts_->dataset->size(data::Split::kValidation),
+      parts_->dataset->size(data::Split::kTest),
+      info.classes.empty() ? fmt::format("{} value(s)", info.values)
+                           : fmt::format("{} classes", info.classes.size()),
       parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads));
   terminal_.print(step_->describe());
   loader_->seek(progress_.samples);
@@ -226,11 +237,13 @@ void Training::loop() {
     progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin);
     log_step(report);
     show_progress();
-    const bool evaluation_due = plan.validation_steps > 0 && progress_.step % plan.validation_steps == 0;
+    const bool evaluation_due =
+        plan.validation_steps > 0 && progress_.step % plan.validation_steps == 0;
     if (evaluation_due || reached_end()) evaluate_now();
     write_row();
     const bool due = plan.checkpoint_steps > 0 && progress_.step % plan.checkpoint_steps == 0;
-    const bool due_by_time = plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
+    const bool due_by_time =
+        plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
     const bool best_now = progress_.best_step == progress_.step;
     if (due || due_by_time || best_now) save();
   }
@@ -273,22 +286,23 @@ void Training::show_progress() {
   p.step = progress_.step;
   p.total_steps = parts_->plan.total_steps;
   p.epoch = progress_.samples / parts_->plan.samples_per_epoch;
-  p.epochs_total = static_cast<double>(p.total_steps) / static_cast<double>(parts_->plan.steps_per_epoch);
+  p.epochs_total =
+      static_cast<double>(p.total_steps) / static_cast<double>(parts_->plan.steps_per_epoch);
   p.samples_per_s = rate_;
   p.loss = last_loss_;
   p.lr = last_lr_;
   p.memory_bytes = resident_bytes();
   if (rate_ > 0)
-    p.seconds_left = static_cast<double>((p.total_steps - p.step) * parts_->plan.global_batch) / rate_;
+    p.seconds_left =
+        static_cast<double>((p.total_steps - p.step) * parts_->plan.global_batch) / rate_;
   terminal_.progress(p);
 }
 
 void Training::evaluate_now() {
   if (parts_->dataset->size(data::Split::kValidation) == 0) return;
   Evaluation evaluation;
-  with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
-    evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_);
-  });
+  with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{},
+               [&] { evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_); });
   progress_.evaluated_step = progress_.step;
   const auto monitor = parts_->recipe.get<ValidationFields>().monitor;
   progress_.monitor = evaluation.value(monitor);
@@ -296,18 +310,21 @@ void Training::evaluate_now() {
   const bool larger = parts_->plan.larger_is_better;
   const double delta = stopping.min_delta;
   const auto& value = progress_.monitor;
-  const bool better = value && (!progress_.best || (larger ? *value > *progress_.best + delta : *value < *progress_.best - delta));
+  const bool better = value && (!progress_.best || (larger ? *value > *progress_.best + delta
+                                                           : *value < *progress_.best - delta));
   if (better) {
     progress_.best = value;
     progress_.best_step = progress_.step;
     progress_.bad_evaluations = 0;
   } else {
     ++progress_.bad_evaluations;
-    if (stopping.patience && progress_.bad_evaluations >= *stopping.patience) progress_.ended_early = true;
+    if (stopping.patience && progress_.bad_evaluations >= *stopping.patience)
+      progress_.ended_early = true;
   }
   const track::Values values = row_values("validation", evaluation);
   row_values_.insert(row_values_.end(), values.begin(), values.end());
-  print_evaluation(terminal_, fmt::format("step {}", progress_.step), evaluation, better ? "best so far" : "");
+  print_evaluation(terminal_, fmt::format("step {}", progress_.step), evaluation,
+                   better ? "best so far" : "");
   interval_begin_ = Clock::now(), interval_samples_now_ = 0;  // evaluation is not training speed
 }
 
@@ -334,11 +351,13 @@ Code Training::finish() {
   saver_->wait();
   for (auto& sink : sinks_) sink->flush();
   if (!done) {
-    terminal_.print(fmt::format("stopped by {} after step {}; everything is saved in {}. The same command continues.",
-                                why_stop(), progress_.step, folder_.path));
+    terminal_.print(fmt::format(
+        "stopped by {} after step {}; everything is saved in {}. The same command continues.",
+        why_stop(), progress_.step, folder_.path));
     return Code::kStopped;
   }
-  Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(), device_};
+  Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(),
+                    device_};
   finish_run(finished, terminal_);
   return Code::kOk;
 }

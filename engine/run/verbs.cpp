@@ -2,11 +2,10 @@
 
 #include <ATen/ATen.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
-
-#include <fmt/format.h>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
@@ -27,13 +26,16 @@ namespace {
 
 constexpr int64_t kBatch = 500;
 
-int64_t rows_of(const data::RawBatch& raw) { return raw.images.defined() ? raw.images.size(0) : raw.numbers.size(0); }
+int64_t rows_of(const data::RawBatch& raw) {
+  return raw.images.defined() ? raw.images.size(0) : raw.numbers.size(0);
+}
 
 data::RawBatch slice(const data::RawBatch& raw, int64_t begin, int64_t end) {
   data::RawBatch part;
   if (raw.images.defined()) part.images = raw.images.slice(0, begin, end);
   if (raw.numbers.defined()) part.numbers = raw.numbers.slice(0, begin, end);
-  if (!raw.strings.empty()) part.strings.assign(raw.strings.begin() + begin, raw.strings.begin() + end);
+  if (!raw.strings.empty())
+    part.strings.assign(raw.strings.begin() + begin, raw.strings.begin() + end);
   return part;
 }
 
@@ -70,8 +72,8 @@ std::string csv_cell(const std::string& text) {
 
 }  // namespace
 
-void predict(const std::string& path, const std::vector<std::string>& input, const std::string& output,
-             track::Terminal& terminal) {
+void predict(const std::string& path, const std::vector<std::string>& input,
+             const std::string& output, track::Terminal& terminal) {
   const artefact::Artefact model(path);
   data::RawBatch raw;
   if (model.takes_images()) {
@@ -85,7 +87,8 @@ void predict(const std::string& path, const std::vector<std::string>& input, con
   std::string csv;
   if (classes.empty()) {
     const int64_t k = prediction.scores.size(1);
-    for (int64_t j = 0; j < k; ++j) csv += (j ? "," : "") + (k == 1 ? std::string("value") : fmt::format("value_{}", j));
+    for (int64_t j = 0; j < k; ++j)
+      csv += (j ? "," : "") + (k == 1 ? std::string("value") : fmt::format("value_{}", j));
   } else {
     csv = "label";
     for (const auto& name : classes) csv += "," + csv_cell("probability_" + name);
@@ -95,7 +98,8 @@ void predict(const std::string& path, const std::vector<std::string>& input, con
   const float* value = scores.data_ptr<float>();
   for (int64_t i = 0; i < scores.size(0); ++i) {
     if (!classes.empty()) csv += csv_cell(prediction.labels[static_cast<size_t>(i)]) + ",";
-    for (int64_t j = 0; j < scores.size(1); ++j) csv += (j ? "," : "") + fmt::format("{}", *value++);
+    for (int64_t j = 0; j < scores.size(1); ++j)
+      csv += (j ? "," : "") + fmt::format("{}", *value++);
     csv += "\n";
   }
   write_file_durably(output, csv);
@@ -105,10 +109,12 @@ void predict(const std::string& path, const std::vector<std::string>& input, con
 void evaluate_artefact(const std::string& path, const std::vector<std::string>& files, bool as_json,
                        track::Terminal& terminal) {
   const artefact::Artefact model(path);
-  const auto recipe = recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
+  const auto recipe =
+      recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
   data::RawBatch raw;
   if (!model.takes_images()) {
-    if (files.size() != 1) throw Error(Code::kUsage, "a table is one CSV file with its target column", "--data");
+    if (files.size() != 1)
+      throw Error(Code::kUsage, "a table is one CSV file with its target column", "--data");
     raw = data::read_raw_table(files[0], model.number_columns(), model.string_columns(),
                                recipe.get<data::TableFields>().target, model.classes());
   } else if (files.size() == 1) {  // a folder with a class per sub-folder
@@ -119,9 +125,12 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
   } else {
     throw Error(Code::kUsage, "give the images, then their labels", "--data");
   }
-  if (!raw.targets.defined()) throw Error(Code::kData, "the data holds no targets", files[0], "give labels too");
+  if (!raw.targets.defined())
+    throw Error(Code::kData, "the data holds no targets", files[0], "give labels too");
   if (raw.targets.size(0) != rows_of(raw))
-    throw Error(Code::kData, fmt::format("{} samples, but {} targets", rows_of(raw), raw.targets.size(0)), files.back());
+    throw Error(Code::kData,
+                fmt::format("{} samples, but {} targets", rows_of(raw), raw.targets.size(0)),
+                files.back());
   const auto prediction = predict_all(model, raw);
   const auto fields = recipe.get<metrics::MetricsFields>();
   auto all = metrics::make_metrics(fields.names, metrics::make_context(fields, model.classes()));
@@ -131,7 +140,8 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
     metric->update(prediction.scores, raw.targets);
     for (const auto& result : metric->compute()) {
       figures[result.name] = result.value ? json(*result.value) : json{{"none", result.why}};
-      rows.push_back({result.name, result.value ? fmt::format("{:.6g}", *result.value) : "none: " + result.why});
+      rows.push_back({result.name,
+                      result.value ? fmt::format("{:.6g}", *result.value) : "none: " + result.why});
     }
   }
   if (as_json) {
@@ -146,28 +156,38 @@ namespace {
 std::string inspect_checkpoint(const std::string& path, bool as_json) {
   const auto loaded = checkpoint::load(path);
   const json facts = json::parse(loaded.facts);
-  json out = {{"kind", "checkpoint"}, {"path", path}, {"step", loaded.step}, {"samples", loaded.samples},
-              {"facts", facts}, {"tensors", json::array()}};
-  std::string text = fmt::format("checkpoint {}: step {}, {} samples, every byte verified\n", path, loaded.step, loaded.samples);
-  for (const auto& [key, value] : facts.at("surroundings").items()) text += fmt::format("  {:<16}{}\n", key, value.dump());
+  json out = {{"kind", "checkpoint"},      {"path", path},   {"step", loaded.step},
+              {"samples", loaded.samples}, {"facts", facts}, {"tensors", json::array()}};
+  std::string text = fmt::format("checkpoint {}: step {}, {} samples, every byte verified\n", path,
+                                 loaded.step, loaded.samples);
+  for (const auto& [key, value] : facts.at("surroundings").items())
+    text += fmt::format("  {:<16}{}\n", key, value.dump());
   for (const auto& [shard, file] : loaded.shards) {
     for (const auto& tensor : file->tensors()) {
-      out["tensors"].push_back({{"shard", shard}, {"name", tensor.name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}});
-      text += fmt::format("  {:<8}{:<48}{:<6}[{}]\n", shard, tensor.name, tensor.dtype, fmt::join(tensor.shape, ", "));
+      out["tensors"].push_back({{"shard", shard},
+                                {"name", tensor.name},
+                                {"dtype", tensor.dtype},
+                                {"shape", tensor.shape}});
+      text += fmt::format("  {:<8}{:<48}{:<6}[{}]\n", shard, tensor.name, tensor.dtype,
+                          fmt::join(tensor.shape, ", "));
     }
   }
   return as_json ? out.dump(2) + "\n" : text;
 }
 
 std::string inspect_run(const std::string& path, bool as_json) {
-  json out = {{"kind", "run"}, {"path", path}, {"finished", file_exists(join_path(path, "finished.json"))},
+  json out = {{"kind", "run"},
+              {"path", path},
+              {"finished", file_exists(join_path(path, "finished.json"))},
               {"checkpoints", json::array()}};
-  std::string text = fmt::format("run {}: {}\n", path, out["finished"].get<bool>() ? "finished" : "not finished");
+  std::string text =
+      fmt::format("run {}: {}\n", path, out["finished"].get<bool>() ? "finished" : "not finished");
   for (const auto& entry : checkpoint::list(join_path(path, "checkpoints"))) {
     json row = {{"step", entry.step}, {"path", entry.path}, {"problem", entry.problem}};
     if (entry.monitor) row["monitor"] = *entry.monitor;
     out["checkpoints"].push_back(row);
-    text += fmt::format("  step {:<10}{}{}\n", entry.step, entry.monitor ? fmt::format("monitor {:.6g}  ", *entry.monitor) : "",
+    text += fmt::format("  step {:<10}{}{}\n", entry.step,
+                        entry.monitor ? fmt::format("monitor {:.6g}  ", *entry.monitor) : "",
                         entry.problem.empty() ? "manifest verifies" : entry.problem);
   }
   if (file_exists(join_path(path, "metrics.json"))) {
@@ -180,7 +200,8 @@ std::string inspect_run(const std::string& path, bool as_json) {
 }  // namespace
 
 std::string inspect(const std::string& path, bool as_json) {
-  if (file_exists(join_path(path, "model.pt"))) return as_json ? artefact::describe(path).json + "\n" : artefact::describe(path).text;
+  if (file_exists(join_path(path, "model.pt")))
+    return as_json ? artefact::describe(path).json + "\n" : artefact::describe(path).text;
   if (file_exists(join_path(path, "MANIFEST.json"))) return inspect_checkpoint(path, as_json);
   if (file_exists(join_path(path, "recipe.yaml"))) return inspect_run(path, as_json);
   throw Error(Code::kUsage, "this is no checkpoint, run or artefact", path,

@@ -267,7 +267,8 @@ TEST(Loader, UsesMemoryAgainOnlyWhenNobodyHoldsIt) {
     values.push_back(inputs.clone());
     if (i % 3 == 0) held.push_back(inputs);
     if (i % 3 == 1) held.push_back(inputs.view({-1}).slice(0, 0, 8).view({8, 1}));
-    if (i % 3 == 2) held.push_back(at::empty({0}, at::kDouble).set_(inputs.storage(), 0, {8, 1}, {1, 1}));
+    if (i % 3 == 2)
+      held.push_back(at::empty({0}, at::kDouble).set_(inputs.storage(), 0, {8, 1}, {1, 1}));
   }
   for (int i = 0; i < 200; ++i) loader.next();
   for (int i = 0; i < 51; ++i) EXPECT_TRUE(at::equal(held[i], values[i])) << i;

@@ -1,5 +1,5 @@
-// From a live model to a folder, and back to answers: what is published is the model, and what is not the
-// model is not published.
+// From a live model to a folder, and back to answers: what is published is the model, and what is
+// not the model is not published.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -22,7 +22,8 @@ std::vector<int64_t> indices(int64_t count) {
 }
 
 // the artefact's answers for `count` samples have the bits of the live model's
-void expect_live_answers(const ExportRequest& r, const Artefact& artefact, data::Split split, int64_t count) {
+void expect_live_answers(const ExportRequest& r, const Artefact& artefact, data::Split split,
+                         int64_t count) {
   const auto samples = indices(count);
   Batch batch = r.dataset->allocate(count);
   r.dataset->fill(split, samples.data(), 0, count, false, 0, 0, batch);
@@ -39,8 +40,8 @@ TEST(Export, WritesEveryFileAndNothingElse) {
   Scratch scratch;
   export_artefact(image_request(scratch.file("runs/a/artefact")));
   EXPECT_EQ(list_folder(scratch.file("runs/a/artefact")),
-            (StringList{"MANIFEST.json", "golden.safetensors", "metrics.json", "model.pt", "model.safetensors",
-                        "recipe.yaml", "statistics.json"}));
+            (StringList{"MANIFEST.json", "golden.safetensors", "metrics.json", "model.pt",
+                        "model.safetensors", "recipe.yaml", "statistics.json"}));
   EXPECT_EQ(list_folder(scratch.file("runs/a")), StringList{"artefact"});
   EXPECT_EQ(read(scratch.file("runs/a/artefact/recipe.yaml")), "model:\n  name: toy\n");
   auto manifest = nlohmann::json::parse(read(scratch.file("runs/a/artefact/MANIFEST.json")));
@@ -54,8 +55,9 @@ TEST(Export, WritesEveryFileAndNothingElse) {
 TEST(Export, ClassifierOfImagesAnswersWithTheLiveBitsAtAnyBatch) {
   Scratch scratch;
   for (int64_t channels : {1, 3}) {
-    auto r = request(std::make_shared<ToyNet>(channels, 10), std::make_shared<ToyImages>(channels, 10),
-                     "cross_entropy", scratch.file(fmt::format("a{}", channels)));
+    auto r =
+        request(std::make_shared<ToyNet>(channels, 10), std::make_shared<ToyImages>(channels, 10),
+                "cross_entropy", scratch.file(fmt::format("a{}", channels)));
     export_artefact(r);
     const Artefact artefact(r.output);
     EXPECT_TRUE(artefact.takes_images());
@@ -68,8 +70,8 @@ TEST(Export, ClassifierOfImagesAnswersWithTheLiveBitsAtAnyBatch) {
 
 TEST(Export, OneLogitAnswersWithTwoProbabilities) {
   Scratch scratch;
-  auto r = request(std::make_shared<ToyNet>(1, 1), std::make_shared<ToyImages>(1, 2), "binary_cross_entropy",
-                   scratch.file("a"));
+  auto r = request(std::make_shared<ToyNet>(1, 1), std::make_shared<ToyImages>(1, 2),
+                   "binary_cross_entropy", scratch.file("a"));
   export_artefact(r);
   const Artefact artefact(r.output);
   expect_live_answers(r, artefact, data::Split::kTest, 9);
@@ -83,7 +85,8 @@ TEST(Export, OneLogitAnswersWithTwoProbabilities) {
 TEST(Export, RegressorAnswersWithValues) {
   Scratch scratch;
   for (const char* loss : {"mse", "mae", "huber"}) {
-    auto r = request(std::make_shared<ToyNet>(1, 2), std::make_shared<ToyImages>(1, 0, 2), loss, scratch.file(loss));
+    auto r = request(std::make_shared<ToyNet>(1, 2), std::make_shared<ToyImages>(1, 0, 2), loss,
+                     scratch.file(loss));
     export_artefact(r);
     const Artefact artefact(r.output);
     EXPECT_TRUE(artefact.classes().empty());
@@ -93,19 +96,22 @@ TEST(Export, RegressorAnswersWithValues) {
 
 TEST(Export, TableTakesNumbersAndStringsAsStored) {
   Scratch scratch;
-  auto r = request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3), "cross_entropy", scratch.file("a"));
+  auto r = request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3), "cross_entropy",
+                   scratch.file("a"));
   export_artefact(r);
   const Artefact artefact(r.output);
   EXPECT_FALSE(artefact.takes_images());
   EXPECT_EQ(artefact.number_columns(), (StringList{"age", "height"}));
   EXPECT_EQ(artefact.string_columns(), StringList{"town"});
-  for (int64_t count : {0, 1, 40}) expect_live_answers(r, artefact, data::Split::kValidation, count);
+  for (int64_t count : {0, 1, 40})
+    expect_live_answers(r, artefact, data::Split::kValidation, count);
   EXPECT_EQ(artefact.replay_golden(), 0);
 }
 
 TEST(Export, RegressorOfATableWorksToo) {
   Scratch scratch;
-  auto r = request(std::make_shared<ToyTableNet>(2), std::make_shared<ToyTable>(0), "mse", scratch.file("a"));
+  auto r = request(std::make_shared<ToyTableNet>(2), std::make_shared<ToyTable>(0), "mse",
+                   scratch.file("a"));
   export_artefact(r);
   expect_live_answers(r, Artefact(r.output), data::Split::kValidation, 11);
 }
@@ -148,8 +154,8 @@ TEST(Export, ClearsWhatKilledExportsLeft) {
 
 TEST(Export, WorksWithFewerSamplesThanItCompares) {
   Scratch scratch;
-  auto r = request(std::make_shared<ToyNet>(1, 10), std::make_shared<ToyImages>(1, 10, 0, 2), "cross_entropy",
-                   scratch.file("a"));
+  auto r = request(std::make_shared<ToyNet>(1, 10), std::make_shared<ToyImages>(1, 10, 0, 2),
+                   "cross_entropy", scratch.file("a"));
   export_artefact(r);
   EXPECT_EQ(Artefact(r.output).replay_golden(), 0);
 }
@@ -161,11 +167,17 @@ TEST(Export, TritonLayoutIsAModelOfARepository) {
   export_artefact(r);
   EXPECT_TRUE(file_exists(scratch.file("digits/1/model.pt")));
   const std::string config = read(scratch.file("digits/config.pbtxt"));
-  EXPECT_NE(config.find("name: \"digits\"\nplatform: \"pytorch_libtorch\""), std::string::npos) << config;
-  EXPECT_NE(config.find("{ name: \"images__0\" data_type: TYPE_UINT8 dims: [ 8, 8 ] }"), std::string::npos) << config;
-  EXPECT_NE(config.find("{ name: \"probability__1\" data_type: TYPE_FP32 dims: [ 10 ] }"), std::string::npos) << config;
+  EXPECT_NE(config.find("name: \"digits\"\nplatform: \"pytorch_libtorch\""), std::string::npos)
+      << config;
+  EXPECT_NE(config.find("{ name: \"images__0\" data_type: TYPE_UINT8 dims: [ 8, 8 ] }"),
+            std::string::npos)
+      << config;
+  EXPECT_NE(config.find("{ name: \"probability__1\" data_type: TYPE_FP32 dims: [ 10 ] }"),
+            std::string::npos)
+      << config;
   expect_live_answers(r, Artefact(r.output), data::Split::kTest, 5);
-  r = request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3), "cross_entropy", scratch.file("t"));
+  r = request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3), "cross_entropy",
+              scratch.file("t"));
   r.layout = "triton";
   refused(Code::kRecipe, [&] { export_artefact(r); });
 }
@@ -223,7 +235,8 @@ TEST_F(Sabotage, SourceThatDoesNotCompileIsOurFault) {
     Broken() : ToyImages(1, 10) {}
     data::Preprocessing preprocessing() const override {
       auto p = ToyImages::preprocessing();
-      p.source = "\ndef preprocess(self, images: Tensor) -> Tensor:\n    return images.no_such_thing()\n";
+      p.source =
+          "\ndef preprocess(self, images: Tensor) -> Tensor:\n    return images.no_such_thing()\n";
       return p;
     }
   };
@@ -245,7 +258,8 @@ TEST_F(Sabotage, AWeightThatIsNotTheModelsIsNamed) {
     for (auto& [name, tensor] : r.model->parameters())
       if (name == "head.fc1.bias") tensor[2] += 1e-7;
   }
-  const auto message = refused(Code::kCheckpoint, [&] { verify(loaded, *r.model, *r.dataset, r.loss, "here"); });
+  const auto message =
+      refused(Code::kCheckpoint, [&] { verify(loaded, *r.model, *r.dataset, r.loss, "here"); });
   EXPECT_NE(message.find("`head.fc1.bias`"), std::string::npos) << message;
   // and running both finds the same layer without looking at weights
   const auto place = first_difference(loaded, *r.model, draw(*r.dataset, 3).inputs);

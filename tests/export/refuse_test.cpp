@@ -19,7 +19,9 @@ class Refuse : public ::testing::Test {
     export_artefact(image_request(original->file("a")));
   }
   static void TearDownTestSuite() { delete original; }
-  void SetUp() override { fs::copy(original->file("a"), scratch.file("a"), fs::copy_options::recursive); }
+  void SetUp() override {
+    fs::copy(original->file("a"), scratch.file("a"), fs::copy_options::recursive);
+  }
 
   std::string load() {
     return refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.file("a")); });
@@ -41,7 +43,9 @@ TEST_F(Refuse, AFlippedBitAnywhereInAnyFile) {
     const std::string path = join_path(scratch.file("a"), name), good = read(path);
     for (int i = 0; i < 12; ++i) {
       std::string bad = good;
-      bad[i == 0 ? 0 : i == 1 ? bad.size() - 1 : (i * 2654435761u) % bad.size()] ^= static_cast<char>(1 << (i % 8));
+      bad[i == 0   ? 0
+          : i == 1 ? bad.size() - 1
+                   : (i * 2654435761u) % bad.size()] ^= static_cast<char>(1 << (i % 8));
       write(path, bad);
       const std::string message = load();
       EXPECT_NE(message.find(name), std::string::npos) << message;
@@ -94,8 +98,9 @@ TEST_F(Refuse, AManifestThatWasChangedByHand) {
 
 TEST_F(Refuse, AManifestOfAnotherFormatOrKind) {
   const std::string path = scratch.file("a/MANIFEST.json");
-  for (const auto& [from, to, said] : {std::array{"\"format\": 1", "\"format\": 7", "format 7"},
-                                       std::array{"\"kind\": \"artefact\"", "\"kind\": \"checkpoin\"", "something else"}}) {
+  for (const auto& [from, to, said] :
+       {std::array{"\"format\": 1", "\"format\": 7", "format 7"},
+        std::array{"\"kind\": \"artefact\"", "\"kind\": \"checkpoin\"", "something else"}}) {
     std::string text = read(original->file("a/MANIFEST.json"));
     text.replace(text.find(from), std::string(from).size(), to);
     text.replace(12, 64, std::string(64, '0'));
@@ -132,32 +137,38 @@ TEST_F(Refuse, ADamagedModelEvenWhenTheManifestSaysItIsRight) {
 }
 
 TEST_F(Refuse, AFolderThatIsNoArtefact) {
-  EXPECT_NE(refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.path()); }).find("MANIFEST.json"),
-            std::string::npos);
-  EXPECT_NE(refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.file("nothing")); }).find("nothing"),
+  EXPECT_NE(
+      refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.path()); }).find("MANIFEST.json"),
+      std::string::npos);
+  EXPECT_NE(refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.file("nothing")); })
+                .find("nothing"),
             std::string::npos);
 }
 
 TEST_F(Refuse, InputOfAnotherShape) {
   const Artefact artefact(scratch.file("a"));
   data::RawBatch raw;
-  for (const auto& images : {at::zeros({2, 9, 8}, at::kByte), at::zeros({2, 8, 8}), at::zeros({8, 8}, at::kByte),
-                             at::zeros({2, 8, 8, 3}, at::kByte), at::Tensor()}) {
+  for (const auto& images :
+       {at::zeros({2, 9, 8}, at::kByte), at::zeros({2, 8, 8}), at::zeros({8, 8}, at::kByte),
+        at::zeros({2, 8, 8, 3}, at::kByte), at::Tensor()}) {
     raw.images = images;
-    EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("does not take"), std::string::npos);
+    EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("does not take"),
+              std::string::npos);
   }
 }
 
 TEST(RefuseTable, InputOfAnotherShape) {
   Scratch scratch;
-  export_artefact(request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3), "cross_entropy", scratch.file("a")));
+  export_artefact(request(std::make_shared<ToyTableNet>(3), std::make_shared<ToyTable>(3),
+                          "cross_entropy", scratch.file("a")));
   const Artefact artefact(scratch.file("a"));
   data::RawBatch raw;
   raw.numbers = at::zeros({2, 2}, at::kDouble);
   raw.strings = {{"x"}};
   EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("rows"), std::string::npos);
   raw.strings = {{"x"}, {}};
-  EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("strings a row"), std::string::npos);
+  EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("strings a row"),
+            std::string::npos);
   raw.numbers = at::zeros({2, 3}, at::kDouble);
   EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("[N, 2]"), std::string::npos);
 }

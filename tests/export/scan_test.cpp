@@ -134,8 +134,10 @@ TEST(SourceScan, RefusesWhatReachesOutOrHides) {
     } catch (const Error& e) {
       EXPECT_EQ(static_cast<int>(e.code()), 5) << line;
       // what is named lies on the line that was added
-      const int32_t good_lines = static_cast<int32_t>(std::count(kGood, kGood + sizeof kGood, '\n'));
-      EXPECT_GT(std::stoi(e.where().substr(e.where().rfind(':') + 1)), good_lines) << line << ": " << e.what();
+      const int32_t good_lines =
+          static_cast<int32_t>(std::count(kGood, kGood + sizeof kGood, '\n'));
+      EXPECT_GT(std::stoi(e.where().substr(e.where().rfind(':') + 1)), good_lines)
+          << line << ": " << e.what();
     }
   }
 }
@@ -145,10 +147,13 @@ TEST(PickleScan, RefusesClassesAndOpcodesOutsideItsList) {
   EXPECT_NO_THROW(scan_pickle(pickle("c__torch__\nModel\n)\x81}b"), "data.pkl"));
   EXPECT_NO_THROW(scan_pickle(pickle(std::string("X\x03\0\0\0abcN", 9)), "data.pkl"));
   for (const std::string& body :
-       {std::string("cos\nsystem\n"), std::string("cposix\nsystem\n"), std::string("cbuiltins\neval\n"),
-        std::string("c__torch__.torch.classes.quantized\nThing\n"), std::string("ctorch._utils\n_rebuild_qtensor\n"),
-        std::string("ctorch\nsave\n"), std::string("i__main__\nx\n"), std::string("\x93"), std::string("\x95"),
-        std::string("B\x01\0\0\0x", 6), std::string("X\xff\xff\xff\x7f", 5), std::string("cno end")})
+       {std::string("cos\nsystem\n"), std::string("cposix\nsystem\n"),
+        std::string("cbuiltins\neval\n"),
+        std::string("c__torch__.torch.classes.quantized\nThing\n"),
+        std::string("ctorch._utils\n_rebuild_qtensor\n"), std::string("ctorch\nsave\n"),
+        std::string("i__main__\nx\n"), std::string("\x93"), std::string("\x95"),
+        std::string("B\x01\0\0\0x", 6), std::string("X\xff\xff\xff\x7f", 5),
+        std::string("cno end")})
     refused(Code::kCheckpoint, [&] { scan_pickle(pickle(body), "data.pkl"); });
   refused(Code::kCheckpoint, [&] { scan_pickle("\x80\x02N.N", "data.pkl"); });
   refused(Code::kCheckpoint, [&] { scan_pickle("", "data.pkl"); });
@@ -156,18 +161,22 @@ TEST(PickleScan, RefusesClassesAndOpcodesOutsideItsList) {
 
 TEST(OperatorScan, EveryNameOfTheListIsAnOperatorOfLibTorch) {
   // and what harms is not on it
-  for (const char* name : {"save", "from_file", "set_", "as_strided", "rand", "bernoulli", "_load_from_file"})
+  for (const char* name :
+       {"save", "from_file", "set_", "as_strided", "rand", "bernoulli", "_load_from_file"})
     EXPECT_FALSE(operator_allowed(std::string("aten::") + name)) << name;
-  for (const char* kind : {"prim::Print", "prim::fork", "prim::CallFunction", "prim::SetAttr", "prim::PythonOp",
-                           "prim::CreateObject", "lehr::image_normalize", "quantized::linear", "add"})
+  for (const char* kind :
+       {"prim::Print", "prim::fork", "prim::CallFunction", "prim::SetAttr", "prim::PythonOp",
+        "prim::CreateObject", "lehr::image_normalize", "quantized::linear", "add"})
     EXPECT_FALSE(operator_allowed(kind)) << kind;
   EXPECT_TRUE(operator_allowed("aten::conv2d"));
-  const std::string message =
-      refused(Code::kCheckpoint, [&] { scan_operators({"aten::add", "aten::save"}, "model.pt"); });
+  const std::string message = refused(Code::kCheckpoint, [&] {
+    scan_operators({"aten::add", "aten::save"}, "model.pt");
+  });
   EXPECT_NE(message.find("aten::save"), std::string::npos);
 }
 
-// a zip archive with the given members; `change` may spoil the header records before they are written
+// a zip archive with the given members; `change` may spoil the header records before they are
+// written
 struct Entry {
   std::string name, content;
   uint16_t method = 0;
@@ -179,12 +188,14 @@ void put(std::string& out, uint64_t value, int bytes) {
 std::string zip(const std::vector<Entry>& entries, const std::string& comment = "") {
   std::string out, directory;
   for (const auto& e : entries) {
-    const uint32_t crc = static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(e.content.data()), static_cast<uInt>(e.content.size())));
+    const uint32_t crc = static_cast<uint32_t>(crc32(
+        0, reinterpret_cast<const Bytef*>(e.content.data()), static_cast<uInt>(e.content.size())));
     const std::string local = e.local_name.empty() ? e.name : e.local_name;
     const uint64_t offset = out.size();
     auto common = [&](std::string& to, const std::string& name) {
       put(to, 20, 2), put(to, 0, 2), put(to, e.method, 2), put(to, 0, 4), put(to, crc, 4);
-      put(to, e.content.size(), 4), put(to, e.content.size(), 4), put(to, name.size(), 2), put(to, 0, 2);
+      put(to, e.content.size(), 4), put(to, e.content.size(), 4), put(to, name.size(), 2),
+          put(to, 0, 2);
     };
     out += "PK\x03\x04";
     common(out, local);
@@ -192,12 +203,14 @@ std::string zip(const std::vector<Entry>& entries, const std::string& comment = 
     directory += "PK\x01\x02";
     put(directory, 20, 2);
     common(directory, e.name);
-    put(directory, 0, 2), put(directory, 0, 2), put(directory, 0, 2), put(directory, 0, 4), put(directory, offset, 4);
+    put(directory, 0, 2), put(directory, 0, 2), put(directory, 0, 2), put(directory, 0, 4),
+        put(directory, offset, 4);
     directory += e.name;
   }
   const uint64_t begin = out.size();
   out += directory + "PK\x05\x06";
-  put(out, 0, 4), put(out, entries.size(), 2), put(out, entries.size(), 2), put(out, directory.size(), 4), put(out, begin, 4);
+  put(out, 0, 4), put(out, entries.size(), 2), put(out, entries.size(), 2),
+      put(out, directory.size(), 4), put(out, begin, 4);
   put(out, comment.size(), 2);
   return out + comment;
 }
@@ -212,20 +225,21 @@ TEST(Archive, TakesStoredMembersOfOneFolder) {
 
 TEST(Archive, RefusesTricks) {
   const std::vector<std::string> bad = {
-      zip({{"m/data.pkl", "abc", 8}}),                             // deflated
-      zip({{"m/data.pkl", "abc"}, {"m/data.pkl", "abd"}}),         // twice
-      zip({{"m/data.pkl", "abc"}, {"m/DATA.pkl", "abd"}}),         // the same to LibTorch
+      zip({{"m/data.pkl", "abc", 8}}),                      // deflated
+      zip({{"m/data.pkl", "abc"}, {"m/data.pkl", "abd"}}),  // twice
+      zip({{"m/data.pkl", "abc"}, {"m/DATA.pkl", "abd"}}),  // the same to LibTorch
       zip({{"m/../data.pkl", "abc"}}),
       zip({{"/m/data.pkl", "abc"}}),
       zip({{"m//data.pkl", "abc"}}),
-      zip({{"m/data.pkl", "abc"}, {"n/data.pkl", "abc"}}),         // two folders
+      zip({{"m/data.pkl", "abc"}, {"n/data.pkl", "abc"}}),  // two folders
       zip({{"data.pkl", "abc"}}),
-      zip({{"m/data.pkl", "abc", 0, "m/else.pkl"}}),               // two names for one member
+      zip({{"m/data.pkl", "abc", 0, "m/else.pkl"}}),  // two names for one member
       zip({{"m/data.pkl", "abc"}}, "a comment"),
-      "x" + zip({{"m/data.pkl", "abc"}}),                          // another file in front
+      "x" + zip({{"m/data.pkl", "abc"}}),  // another file in front
       zip({{"m/data.pkl", "abc"}}) + "x",
       zip({}),
-      "", "PK",
+      "",
+      "PK",
   };
   for (size_t i = 0; i < bad.size(); ++i) {
     try {
@@ -252,8 +266,11 @@ TEST(Archive, RefusesTricks) {
 TEST(Archive, RefusesMembersThatLehrNeverWrites) {
   const std::string nothing = "\x80\x02N.";
   EXPECT_NO_THROW(scan_archive(zip({{"m/data.pkl", nothing}, {"m/version", "3\n"}}), "m.pt"));
-  for (const char* name : {"m/bytecode.pkl", "m/extra/x", "m/data/x", "m/code/x.so", "m/code/x.py.debug_pkl", "m/attributes.pkl"})
-    refused(Code::kCheckpoint, [&] { scan_archive(zip({{"m/data.pkl", nothing}, {name, "x"}}), "m.pt"); });
+  for (const char* name : {"m/bytecode.pkl", "m/extra/x", "m/data/x", "m/code/x.so",
+                           "m/code/x.py.debug_pkl", "m/attributes.pkl"})
+    refused(Code::kCheckpoint, [&] {
+      scan_archive(zip({{"m/data.pkl", nothing}, {name, "x"}}), "m.pt");
+    });
   refused(Code::kCheckpoint, [&] { scan_archive(zip({{"m/version", "3\n"}}), "m.pt"); });
 }
 
@@ -261,7 +278,8 @@ TEST(Archive, TakesWhatTheExporterWritesAndNothingSpoiled) {
   ToyNet model(1, 10);
   const std::string bytes = trace(model, draw(ToyImages(1, 10), 2).inputs).archive();
   EXPECT_NO_THROW(scan_archive(bytes, "m.pt"));
-  // our reader in front of LibTorch's survives any damage: thousands of bytes, changed one at a time
+  // our reader in front of LibTorch's survives any damage: thousands of bytes, changed one at a
+  // time
   uint64_t state = 1;
   for (int i = 0; i < 4000; ++i) {
     state = state * 6364136223846793005ull + 1442695040888963407ull;

@@ -23,7 +23,8 @@ namespace lehr::artefact::testing {
 // A folder that is gone after the test.
 class Scratch {
  public:
-  Scratch() : path_((std::filesystem::temp_directory_path() / ("lehr-export-" + unique_id())).string()) {
+  Scratch()
+      : path_((std::filesystem::temp_directory_path() / ("lehr-export-" + unique_id())).string()) {
     std::filesystem::create_directories(path_);
   }
   ~Scratch() { std::filesystem::remove_all(path_); }
@@ -104,26 +105,32 @@ struct ToyNet : models::Model {
 // 40 images uint8 [8, 8] (or [8, 8, 3]), normalised as the data room does it.
 class ToyImages : public data::Dataset {
  public:
-  ToyImages(int64_t channels, int64_t classes, int64_t values = 0, int64_t count = 40) : count_(count) {
+  ToyImages(int64_t channels, int64_t classes, int64_t values = 0, int64_t count = 40)
+      : count_(count) {
     info_.is_image = true;
     info_.channels = channels, info_.height = 8, info_.width = 8, info_.values = values;
-    for (int64_t c = 0; c < classes; ++c) info_.classes.push_back(fmt::format("class \"{}\" \u00e9", c));
+    for (int64_t c = 0; c < classes; ++c)
+      info_.classes.push_back(fmt::format("class \"{}\" \u00e9", c));
     std::vector<int64_t> shape = {count, 8, 8};
     if (channels > 1) shape.push_back(channels);
     images_ = ((uniform(shape, 3) + 0.5) * 256).to(at::kByte);
   }
   const data::DataInfo& info() const override { return info_; }
-  int64_t size(data::Split split) const override { return split == data::Split::kTest ? count_ : 0; }
+  int64_t size(data::Split split) const override {
+    return split == data::Split::kTest ? count_ : 0;
+  }
   Batch allocate(int64_t n) const override {
     Batch batch;
-    batch.inputs = at::empty({n, info_.channels, 8, 8}, at::TensorOptions().memory_format(at::MemoryFormat::ChannelsLast));
+    batch.inputs = at::empty({n, info_.channels, 8, 8},
+                             at::TensorOptions().memory_format(at::MemoryFormat::ChannelsLast));
     batch.samples.resize(n);
     return batch;
   }
-  void fill(data::Split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t, int64_t,
-            Batch& batch) const override {
+  void fill(data::Split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t,
+            int64_t, Batch& batch) const override {
     for (int64_t i = begin; i < end; ++i) {
-      auto image = images_[samples[i]].view({8, 8, info_.channels}).permute({2, 0, 1}).to(at::kFloat);
+      auto image =
+          images_[samples[i]].view({8, 8, info_.channels}).permute({2, 0, 1}).to(at::kFloat);
       batch.inputs[i].copy_(image * scale_ + shift_);
     }
   }
@@ -140,7 +147,9 @@ def preprocess(self, images: Tensor) -> Tensor:
     x = images.permute(0, 3, 1, 2).to(torch.float32)
     return x * self.scale + self.shift
 )",
-            {{"scale", at::tensor(scale_)}, {"shift", at::tensor(shift_)}}, {}, {}};
+            {{"scale", at::tensor(scale_)}, {"shift", at::tensor(shift_)}},
+            {},
+            {}};
   }
   std::string statistics() const override { return "{\"mean\": [0.5]}\n"; }
 
@@ -151,7 +160,8 @@ def preprocess(self, images: Tensor) -> Tensor:
   float scale_ = 1 / 73.5f, shift_ = -1.7f;
 };
 
-// 40 rows of two numbers, one sometimes missing, and one string of a few, sometimes missing or unknown.
+// 40 rows of two numbers, one sometimes missing, and one string of a few, sometimes missing or
+// unknown.
 class ToyTable : public data::Dataset {
  public:
   explicit ToyTable(int64_t classes) {
@@ -163,24 +173,29 @@ class ToyTable : public data::Dataset {
     numbers_ = uniform({40, 2}, 5).to(at::kDouble);
     for (int64_t i = 0; i < 40; ++i) {
       if (i % 7 == 3) numbers_[i][0] = std::numeric_limits<double>::quiet_NaN();
-      towns_.push_back(i % 5 == 0 ? "" : i % 11 == 0 ? "Nowhere" : fmt::format("T\u00f6wn\n\"{}\"", i % 3));
+      towns_.push_back(i % 5 == 0    ? ""
+                       : i % 11 == 0 ? "Nowhere"
+                                     : fmt::format("T\u00f6wn\n\"{}\"", i % 3));
     }
     for (int64_t t = 0; t < 3; ++t) codes_[fmt::format("T\u00f6wn\n\"{}\"", t)] = t;
   }
   const data::DataInfo& info() const override { return info_; }
-  int64_t size(data::Split split) const override { return split == data::Split::kValidation ? 40 : 0; }
+  int64_t size(data::Split split) const override {
+    return split == data::Split::kValidation ? 40 : 0;
+  }
   Batch allocate(int64_t n) const override {
     Batch batch;
     batch.inputs = at::empty({n, info_.features});
     batch.samples.resize(n);
     return batch;
   }
-  void fill(data::Split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t, int64_t,
-            Batch& batch) const override {
+  void fill(data::Split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t,
+            int64_t, Batch& batch) const override {
     for (int64_t i = begin; i < end; ++i) {
       auto row = at::zeros({info_.features});
       row.slice(0, 0, 2).copy_(at::nan_to_num(numbers_[samples[i]]).to(at::kFloat));
-      if (auto code = codes_.find(towns_[samples[i]]); code != codes_.end()) row[2 + code->second] = 1;
+      if (auto code = codes_.find(towns_[samples[i]]); code != codes_.end())
+        row[2 + code->second] = 1;
       batch.inputs[i].copy_(row);
     }
   }
@@ -202,7 +217,9 @@ def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor:
     one_hot = torch.eye(4, dtype=torch.float32).index_select(0, torch.tensor(codes, dtype=torch.int64))
     return torch.cat([torch.nan_to_num(numbers).to(torch.float32), one_hot[:, :3]], 1)
 )",
-            {}, {}, {{"codes", codes_}}};
+            {},
+            {},
+            {{"codes", codes_}}};
   }
   std::string statistics() const override { return "{}\n"; }
 
@@ -214,13 +231,16 @@ def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor:
 };
 
 struct ToyTableNet : models::Model {
-  explicit ToyTableNet(int64_t outputs) { fc = add_module("0", std::make_shared<Dense>(5, outputs, 17)); }
+  explicit ToyTableNet(int64_t outputs) {
+    fc = add_module("0", std::make_shared<Dense>(5, outputs, 17));
+  }
   at::Tensor forward(const at::Tensor& x) override { return fc->forward(x); }
   std::shared_ptr<Dense> fc;
 };
 
-inline ExportRequest request(std::shared_ptr<models::Model> model, std::shared_ptr<data::Dataset> dataset,
-                             const std::string& loss, const std::string& output) {
+inline ExportRequest request(std::shared_ptr<models::Model> model,
+                             std::shared_ptr<data::Dataset> dataset, const std::string& loss,
+                             const std::string& output) {
   ExportRequest r;
   r.model = std::move(model);
   r.dataset = std::move(dataset);
@@ -232,10 +252,12 @@ inline ExportRequest request(std::shared_ptr<models::Model> model, std::shared_p
   return r;
 }
 inline ExportRequest image_request(const std::string& output, Fault fault = Fault::kNone) {
-  return request(std::make_shared<ToyNet>(1, 10, fault), std::make_shared<ToyImages>(1, 10), "cross_entropy", output);
+  return request(std::make_shared<ToyNet>(1, 10, fault), std::make_shared<ToyImages>(1, 10),
+                 "cross_entropy", output);
 }
 
-// the message of the Error that `work` throws; fails the test when it throws none or of another kind
+// the message of the Error that `work` throws; fails the test when it throws none or of another
+// kind
 inline std::string refused(Code code, const std::function<void()>& work) {
   try {
     work();
@@ -249,7 +271,8 @@ inline std::string refused(Code code, const std::function<void()>& work) {
 
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
-         (a.numel() == 0 || std::memcmp(a.contiguous().data_ptr(), b.contiguous().data_ptr(), a.nbytes()) == 0);
+         (a.numel() == 0 ||
+          std::memcmp(a.contiguous().data_ptr(), b.contiguous().data_ptr(), a.nbytes()) == 0);
 }
 
 }  // namespace lehr::artefact::testing

@@ -23,7 +23,8 @@ TEST(Trace, EveryRegisteredModelKeepsItsBitsAtAnyBatch) {
     const Script core = trace(*model, example(entry.toy_context, 2));
     const Script loaded = load_script(core.archive());
     for (int64_t count : {1, 2, 3, 17})
-      EXPECT_EQ(first_difference(loaded, *model, example(entry.toy_context, count)), "") << entry.name;
+      EXPECT_EQ(first_difference(loaded, *model, example(entry.toy_context, count)), "")
+          << entry.name;
     EXPECT_NO_THROW(scan_operators(loaded.operators(), entry.name));
     EXPECT_NO_THROW(scan_archive(core.archive(), entry.name));
 
@@ -38,7 +39,8 @@ TEST(Trace, EveryRegisteredModelKeepsItsBitsAtAnyBatch) {
 
 TEST(Trace, KeepsTheNamesOfParametersAndBuffers) {
   ToyNet model(1, 10);
-  const Script core = load_script(trace(model, example({.channels = 1, .height = 8, .width = 8}, 2)).archive());
+  const Script core =
+      load_script(trace(model, example({.channels = 1, .height = 8, .width = 8}, 2)).archive());
   std::map<std::string, at::Tensor> held;
   for (const auto& [name, tensor] : core.tensors()) held[name] = tensor;
   NamedTensors all = model.parameters();

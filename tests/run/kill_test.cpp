@@ -1,5 +1,5 @@
-// kill -9 at random, many times over one training: nothing acknowledged is lost, and the end has the bits
-// of a training that was never cut. LEHR_SOAK_KILLS sets how often (40 in CI).
+// kill -9 at random, many times over one training: nothing acknowledged is lost, and the end has
+// the bits of a training that was never cut. LEHR_SOAK_KILLS sets how often (40 in CI).
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -29,14 +29,15 @@ TEST(Kill, AtRandomManyTimesLosesNothing) {
   int64_t acknowledged = -1;
   int killed = 0;
   for (int i = 0; i < kills; ++i) {
-    pid_t pid = start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
+    pid_t pid =
+        start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
     usleep(static_cast<useconds_t>(random.uniform() * 700000));
     kill(pid, SIGKILL);
     if (wait_for(pid) == 128 + SIGKILL) ++killed;
     // what was committed before must still be there, and verify
-    const auto newest = checkpoint::load_newest(scratch.file("cut/checkpoints"), [](const std::string& problem) {
-      ADD_FAILURE() << problem;
-    });
+    const auto newest =
+        checkpoint::load_newest(scratch.file("cut/checkpoints"),
+                                [](const std::string& problem) { ADD_FAILURE() << problem; });
     const int64_t step = newest ? newest->step : -1;
     ASSERT_GE(step, acknowledged) << "kill " << i;
     acknowledged = step;

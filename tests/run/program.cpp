@@ -20,7 +20,8 @@ namespace lehr::testing {
 
 static const std::string kProgram = LEHR_BINARY_DIR "/lehr";
 
-pid_t start_lehr(const std::vector<std::string>& words, const std::string& folder, const std::string& log) {
+pid_t start_lehr(const std::vector<std::string>& words, const std::string& folder,
+                 const std::string& log) {
   std::vector<std::string> all{kProgram};
   all.insert(all.end(), words.begin(), words.end());
   std::vector<char*> arguments;
@@ -81,12 +82,14 @@ void Scratch::write(const std::string& name, const std::string& content) const {
 std::string Scratch::read(const std::string& name) const { return read_file(file(name)); }
 
 static std::string big_endian(uint32_t v) {
-  return {static_cast<char>(v >> 24), static_cast<char>(v >> 16), static_cast<char>(v >> 8), static_cast<char>(v)};
+  return {static_cast<char>(v >> 24), static_cast<char>(v >> 16), static_cast<char>(v >> 8),
+          static_cast<char>(v)};
 }
 
 void write_images(const Scratch& scratch, int64_t n) {
   for (const char* split : {"train", "test"}) {
-    std::string images = big_endian(0x803) + big_endian(static_cast<uint32_t>(n)) + big_endian(8) + big_endian(8);
+    std::string images =
+        big_endian(0x803) + big_endian(static_cast<uint32_t>(n)) + big_endian(8) + big_endian(8);
     std::string labels = big_endian(0x801) + big_endian(static_cast<uint32_t>(n));
     for (int64_t i = 0; i < n; ++i) {
       Random random(split[1] == 'r' ? 7 : 8, Stream::kTest, static_cast<uint64_t>(i));
@@ -104,7 +107,8 @@ void write_images(const Scratch& scratch, int64_t n) {
   }
 }
 
-void write_small_recipe(const Scratch& scratch, int64_t steps, int64_t interval, const std::string& more) {
+void write_small_recipe(const Scratch& scratch, int64_t steps, int64_t interval,
+                        const std::string& more) {
   scratch.write("small.yaml", fmt::format(R"(model:
   name: cnn
   channels: [8, 8]
@@ -144,9 +148,8 @@ metrics:
 }
 
 std::string fingerprint(const std::string& run) {
-  auto loaded = checkpoint::load_newest(join_path(run, "checkpoints"), [](const std::string& problem) {
-    ADD_FAILURE() << problem;
-  });
+  auto loaded = checkpoint::load_newest(
+      join_path(run, "checkpoints"), [](const std::string& problem) { ADD_FAILURE() << problem; });
   if (!loaded) return "no checkpoint";
   std::string text = fmt::format("step {} samples {}\n", loaded->step, loaded->samples);
   for (const auto& [shard, file] : loaded->shards)

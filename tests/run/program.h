@@ -18,7 +18,8 @@ struct Outcome {
 Outcome lehr(const std::vector<std::string>& words, const std::string& folder);
 Outcome shell(const std::string& command, const std::string& folder);
 // Starts and returns at once; output appended to `log`.
-pid_t start_lehr(const std::vector<std::string>& words, const std::string& folder, const std::string& log);
+pid_t start_lehr(const std::vector<std::string>& words, const std::string& folder,
+                 const std::string& log);
 int wait_for(pid_t pid);  // exit code as in Outcome
 
 // A folder of its own for each test, removed at the end.
@@ -32,10 +33,12 @@ class Scratch {
   std::string read(const std::string& name) const;
 };
 
-// Three IDX files pairs (train, test) of `n` 8 x 8 images in three classes that a small net can learn.
+// Three IDX files pairs (train, test) of `n` 8 x 8 images in three classes that a small net can
+// learn.
 void write_images(const Scratch& scratch, int64_t n);
 // A recipe `small.yaml` on them: cnn, `steps` steps of 16, a checkpoint every `interval` steps.
-void write_small_recipe(const Scratch& scratch, int64_t steps, int64_t interval, const std::string& more = "");
+void write_small_recipe(const Scratch& scratch, int64_t steps, int64_t interval,
+                        const std::string& more = "");
 // Checksums of all tensors of a run's newest checkpoint, one line each.
 std::string fingerprint(const std::string& run);
 

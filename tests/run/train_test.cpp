@@ -3,9 +3,8 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -37,8 +36,9 @@ TEST_F(Train, LeavesEverythingThatARunPromises) {
   Outcome outcome = train();
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   const std::string run = "runs/small-1";
-  for (const char* file : {"recipe.yaml", "log.txt", "metrics.jsonl", "report.html", "metrics.json", "finished.json",
-                           "artefact/model.pt", "artefact/MANIFEST.json", "checkpoints/step-00000060/MANIFEST.json"})
+  for (const char* file :
+       {"recipe.yaml", "log.txt", "metrics.jsonl", "report.html", "metrics.json", "finished.json",
+        "artefact/model.pt", "artefact/MANIFEST.json", "checkpoints/step-00000060/MANIFEST.json"})
     EXPECT_TRUE(file_exists(scratch.file(run + "/" + file))) << file;
   auto metrics = nlohmann::json::parse(scratch.read(run + "/metrics.json"));
   EXPECT_GT(metrics["test"]["accuracy"].get<double>(), 0.9);
@@ -67,7 +67,8 @@ TEST_F(Train, TenStepsAndTenMoreEqualTwenty) {
   int stops = 0;
   Outcome outcome;
   do {
-    outcome = train({"--run", "cut", "--set", "job.time_limit=1s", "--set", "training.max_steps=20"});
+    outcome =
+        train({"--run", "cut", "--set", "job.time_limit=1s", "--set", "training.max_steps=20"});
     ASSERT_TRUE(outcome.code == 0 || outcome.code == 75) << outcome.out;
     ++stops;
   } while (outcome.code == 75 && stops < 20);
@@ -78,23 +79,27 @@ TEST_F(Train, ContinuesExactlyAfterKillsAndNeverLosesAStep) {
   const std::string more = "export:\n  enabled: false\n";
   write_small_recipe(scratch, 40, 5, more);
   ASSERT_EQ(train({"--run", "whole"}).code, 0);
-  pid_t pid = start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
+  pid_t pid =
+      start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
   while (!file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
   kill(pid, SIGKILL);
   wait_for(pid);
-  ASSERT_FALSE(file_exists(scratch.file("cut/finished.json"))) << "the kill came too late to show anything";
+  ASSERT_FALSE(file_exists(scratch.file("cut/finished.json")))
+      << "the kill came too late to show anything";
   Outcome rest = train({"--run", "cut"});
   ASSERT_EQ(rest.code, 0) << rest.out;
   EXPECT_NE(rest.out.find("continuing after step"), std::string::npos) << rest.out;
   EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("cut")));
   std::set<int64_t> steps;
-  for (const auto& row : rows("cut")) EXPECT_TRUE(steps.insert(row["step"].get<int64_t>()).second) << row;
+  for (const auto& row : rows("cut"))
+    EXPECT_TRUE(steps.insert(row["step"].get<int64_t>()).second) << row;
   EXPECT_EQ(steps.size(), 40u);
 }
 
 TEST_F(Train, SavesOnSigtermAndContinues) {
   write_small_recipe(scratch, 4000, 100000, "export:\n  enabled: false\n");
-  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
+  pid_t pid =
+      start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
   while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
   usleep(300000);
   kill(pid, SIGTERM);
@@ -121,7 +126,8 @@ TEST_F(Train, RefusesToContinueWithAnotherLearningRate) {
 
 TEST_F(Train, RefusesTwoRunsInOneFolder) {
   write_small_recipe(scratch, 100000, 100000, "export:\n  enabled: false\n");
-  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
+  pid_t pid =
+      start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
   while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
   Outcome second = train({"--run", "run"});
   EXPECT_EQ(second.code, 2) << second.out;
@@ -146,8 +152,9 @@ TEST_F(Train, UsesTheOlderCheckpointWhenTheNewestIsDamaged) {
 }
 
 TEST_F(Train, StopsEarlyWhenTheMonitorNoLongerImproves) {
-  write_small_recipe(scratch, 500, 1000,
-                     "early_stopping:\n  patience: 2\n  min_delta: 0.5\nexport:\n  enabled: false\n");
+  write_small_recipe(
+      scratch, 500, 1000,
+      "early_stopping:\n  patience: 2\n  min_delta: 0.5\nexport:\n  enabled: false\n");
   Outcome outcome = train({"--run", "run"});
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   EXPECT_EQ(rows("run").back()["step"].get<int64_t>(), 30);  // best at 10, then two without

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-
 #include <sstream>
 
 #include "engine/base/files.h"
@@ -27,7 +26,8 @@ Scratch* Verbs::scratch = nullptr;
 Outcome Verbs::outcome;
 
 TEST_F(Verbs, PredictWritesALabelAndAProbabilityPerClass) {
-  Outcome predicted = lehr({"predict", "run/artefact", "--input", "test-images", "--output", "out.csv"}, scratch->path);
+  Outcome predicted = lehr(
+      {"predict", "run/artefact", "--input", "test-images", "--output", "out.csv"}, scratch->path);
   ASSERT_EQ(predicted.code, 0) << predicted.out;
   std::istringstream csv(scratch->read("out.csv"));
   std::string header, line;
@@ -40,7 +40,8 @@ TEST_F(Verbs, PredictWritesALabelAndAProbabilityPerClass) {
 
 TEST_F(Verbs, EvaluateGivesTheFigureOfTheRun) {
   Outcome evaluated =
-      lehr({"evaluate", "run/artefact", "--data", "test-images", "test-labels", "--json"}, scratch->path);
+      lehr({"evaluate", "run/artefact", "--data", "test-images", "test-labels", "--json"},
+           scratch->path);
   ASSERT_EQ(evaluated.code, 0) << evaluated.out;
   auto figures = nlohmann::json::parse(evaluated.out);
   auto run = nlohmann::json::parse(scratch->read("run/metrics.json"));
@@ -50,7 +51,8 @@ TEST_F(Verbs, EvaluateGivesTheFigureOfTheRun) {
 TEST_F(Verbs, ExportOfTheRunGivesTheSameModel) {
   Outcome exported = lehr({"export", "run", "--output", "again"}, scratch->path);
   ASSERT_EQ(exported.code, 0) << exported.out;
-  EXPECT_EQ(scratch->read("again/model.safetensors"), scratch->read("run/artefact/model.safetensors"));
+  EXPECT_EQ(scratch->read("again/model.safetensors"),
+            scratch->read("run/artefact/model.safetensors"));
   Outcome twice = lehr({"export", "run", "--output", "again"}, scratch->path);
   EXPECT_EQ(twice.code, 2) << twice.out;
 }
@@ -96,24 +98,27 @@ TEST_F(Verbs, CheckSaysWhatCanBeKnownWithoutTraining) {
 }
 
 TEST_F(Verbs, CheckNamesEveryMistakeWithItsLine) {
-  scratch->write("bad.yaml",
-                 "model:\n  name: cn\ntraining:\n  batch_size: 3\n  max_epochs: 1\nlearning_rate: 0.1\n");
+  scratch->write(
+      "bad.yaml",
+      "model:\n  name: cn\ntraining:\n  batch_size: 3\n  max_epochs: 1\nlearning_rate: 0.1\n");
   Outcome checked = lehr({"check", "bad.yaml"}, scratch->path);
   EXPECT_EQ(checked.code, 3);
-  for (const char* part : {"bad.yaml:2:", "cnn", "bad.yaml:4:", "global_batch_size", "bad.yaml:6:", "optimizer.lr"})
+  for (const char* part :
+       {"bad.yaml:2:", "cnn", "bad.yaml:4:", "global_batch_size", "bad.yaml:6:", "optimizer.lr"})
     EXPECT_NE(checked.out.find(part), std::string::npos) << part << "\n" << checked.out;
 }
 
 TEST_F(Verbs, DataThatIsMissingNamesTheCommand) {
-  Outcome outcome = lehr({"check", "small.yaml", "--set", "data.train_images=nowhere", "--set", "data.name=fashion_mnist"},
+  Outcome outcome = lehr({"check", "small.yaml", "--set", "data.train_images=nowhere", "--set",
+                          "data.name=fashion_mnist"},
                          scratch->path);
   EXPECT_EQ(outcome.code, 4) << outcome.out;
   EXPECT_NE(outcome.out.find("scripts/data fashion_mnist"), std::string::npos) << outcome.out;
 }
 
 TEST_F(Verbs, EveryVerbHasHelpWithAnExample) {
-  for (const char* verb : {"train", "check", "show", "schema", "recipes", "resume-test", "export", "predict",
-                           "evaluate", "inspect", "doctor"}) {
+  for (const char* verb : {"train", "check", "show", "schema", "recipes", "resume-test", "export",
+                           "predict", "evaluate", "inspect", "doctor"}) {
     Outcome help = lehr({verb, "--help"}, scratch->path);
     EXPECT_EQ(help.code, 0) << verb;
     EXPECT_NE(help.out.find("Example"), std::string::npos) << verb << help.out;
@@ -142,7 +147,9 @@ TEST_F(Verbs, RecipesAreListedAndCopied) {
 }
 
 TEST_F(Verbs, ResumeTestProvesTheUsersOwnRecipe) {
-  Outcome proved = lehr({"resume-test", "small.yaml", "--kills", "2", "--set", "checkpoint.interval=5"}, scratch->path);
+  Outcome proved =
+      lehr({"resume-test", "small.yaml", "--kills", "2", "--set", "checkpoint.interval=5"},
+           scratch->path);
   EXPECT_EQ(proved.code, 0) << proved.out;
   EXPECT_NE(proved.out.find("equal:"), std::string::npos) << proved.out;
 }
