@@ -167,8 +167,8 @@ Section CheckpointFields::section() {
       .free_to_change();
   d.field(
        "resume", &F::resume,
-       "auto continues from the run's newest checkpoint that verifies, never starts anew, a path "
-       "continues from that checkpoint.")
+       "auto continues from the run's newest checkpoint that verifies, never starts anew, the "
+       "path of a run or checkpoint is where a run without checkpoints of its own begins.")
       .synonyms({"resume_from_checkpoint", "auto_resume_from_checkpoints", "autoresume",
                  "load_path", "ckpt_path", "load_step"})
       .free_to_change();

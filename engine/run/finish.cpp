@@ -44,15 +44,14 @@ static NamedTensors weights_of(const models::Model& model) {
   return all;
 }
 
-// a run folder's newest checkpoint, or a checkpoint folder
-static checkpoint::Loaded load_from(const std::string& path) {
+checkpoint::Loaded load_from(const std::string& path) {
   if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
-  const std::string folder = join_path(path, "checkpoints");
-  if (auto loaded =
-          checkpoint::load_newest(folder, [](const std::string& text) { log_warning(text); }))
-    return std::move(*loaded);
+  const std::string inside = join_path(path, "checkpoints");
+  auto loaded = checkpoint::load_newest(file_exists(inside) ? inside : path,
+                                        [](const std::string& text) { log_warning(text); });
+  if (loaded) return std::move(*loaded);
   throw Error(Code::kCheckpoint, "there is no checkpoint here", path,
-              "name a run folder (with checkpoints/) or one step-... folder");
+              "name a run folder, its checkpoints/, or one step-... folder");
 }
 
 void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
@@ -130,6 +129,7 @@ static void publish(const std::shared_ptr<models::Model>& model, Parts& parts, c
   request.recipe_yaml = parts.recipe.resolved();
   request.metrics_json = metrics.dump(2) + "\n";
   request.output = output;
+  request.layout = parts.recipe.get<artefact::ExportFields>().layout;
   request.origin_json = origin.dump();
   artefact::export_artefact(request);
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
 #include "engine/run/run_folder.h"
@@ -19,6 +20,9 @@ void with_weights(models::Model& model, const NamedTensors& weights,
                   const std::function<void()>& work);
 // True when export.weights is `ema`: evaluation then looks at the averaged weights.
 bool uses_average(const recipe::Recipe& recipe);
+// One checkpoint, or the newest that verifies of a run folder or its checkpoints/. Throws
+// Error{kCheckpoint}.
+checkpoint::Loaded load_from(const std::string& path);
 // model.init_from: parameters and buffers of another checkpoint (a checkpoint, a run or a
 // safetensors file). Throws Error{kCheckpoint} on a missing name or another shape.
 void initialize_from(const recipe::Recipe& recipe, models::Model& model);

@@ -21,6 +21,7 @@
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 #include "engine/track/profiler.h"
+#include "engine/track/trace.h"
 
 namespace lehr::run {
 namespace {
@@ -39,6 +40,13 @@ int64_t resident_bytes() {
   int64_t pages = 0, ignored = 0;
   std::ifstream("/proc/self/statm") >> ignored >> pages;
   return pages * 4096;
+}
+
+// a phase of the loop, seen in the trace that `profiling` writes
+template <class Work>
+auto traced(const char* name, Work work) {
+  const auto span = track::Trace::span(name);
+  return work();
 }
 
 class Training {
@@ -152,11 +160,11 @@ void Training::restore_or_start() {
   const recipe::Recipe& recipe = parts_->recipe;
   const auto fields = recipe.get<checkpoint::CheckpointFields>();
   std::optional<checkpoint::Loaded> loaded;
-  if (fields.resume == "auto") {
+  if (fields.resume != "never") {
     loaded = checkpoint::load_newest(folder_.checkpoints(),
                                      [](const std::string& problem) { log_warning(problem); });
-  } else if (fields.resume != "never") {
-    loaded = checkpoint::load(fields.resume);
+    // a path is where a run begins; what it saved itself since comes first
+    if (!loaded && fields.resume != "auto") loaded = load_from(fields.resume);
   }
   if (loaded) {
     const auto then =
@@ -229,9 +237,8 @@ void Training::loop() {
   interval_begin_ = last_save_ = Clock::now();
   while (!reached_end() && !why_stop()) {
     profiler_->step_begins(progress_.step + 1);
-    const data::StepBatch batch = loader_->next();
-    const step::StepReport report = step_->take(batch.micro);
-    profiler_->step_ends(progress_.step + 1);
+    const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
+    const step::StepReport report = traced("step", [&] { return step_->take(batch.micro); });
     ++progress_.step;
     progress_.samples += batch.samples;
     progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin);
@@ -246,6 +253,7 @@ void Training::loop() {
         plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
     const bool best_now = progress_.best_step == progress_.step;
     if (due || due_by_time || best_now) save();
+    profiler_->step_ends(progress_.step);
   }
 }
 
@@ -300,6 +308,7 @@ void Training::show_progress() {
 
 void Training::evaluate_now() {
   if (parts_->dataset->size(data::Split::kValidation) == 0) return;
+  const auto span = track::Trace::span("evaluate");
   Evaluation evaluation;
   with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{},
                [&] { evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_); });
@@ -330,6 +339,7 @@ void Training::evaluate_now() {
 
 void Training::save() {
   if (saved_step_ == progress_.step) return;
+  const auto span = track::Trace::span("save");
   checkpoint::Content content;
   content.step = progress_.step;
   content.samples = progress_.samples;

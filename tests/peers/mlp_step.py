@@ -1,6 +1,7 @@
 """PyTorch's figures for tests/step/step_bench.cpp: time from exec to the first optimizer step done,
 peak resident memory, and steps per second of an MLP 32-64-32-1 with BCE on one thread, data in
-memory, at its best without compile (AdamW fused). With --startup: only the first two."""
+memory, at its best without compile (AdamW fused). The first two as JSON; with --startup only these."""
+import json
 import os
 import sys
 import time
@@ -40,7 +41,7 @@ def batch(size):
 
 
 step(*batch(256)).item()
-print(f"exec -> first optimizer step {seconds_since_exec():.3f} s, peak {peak_mb():.0f} MB")
+print(json.dumps({"first_step_s": seconds_since_exec(), "peak_rss_mb": peak_mb()}))
 if "--startup" in sys.argv:
     sys.exit()
 

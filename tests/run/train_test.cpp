@@ -151,6 +151,53 @@ TEST_F(Train, UsesTheOlderCheckpointWhenTheNewestIsDamaged) {
   EXPECT_EQ(whole, fingerprint(scratch.file("run")));
 }
 
+TEST_F(Train, LeavesAtOnceWhenInterruptedTwice) {
+  // one step takes so long that the second signal comes before its end
+  write_small_recipe(scratch, 4000, 100000, "export:\n  enabled: false\n");
+  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run", "--set",
+                          "training.global_batch_size=160", "--set", "model.channels=[512, 512]"},
+                         scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
+  usleep(300000);
+  kill(pid, SIGINT);
+  usleep(20000);
+  kill(pid, SIGINT);
+  EXPECT_EQ(wait_for(pid), 130) << scratch.read("log");
+}
+
+TEST_F(Train, BeginsAtTheCheckpointOfAnotherRun) {
+  write_small_recipe(scratch, 20, 10, "export:\n  enabled: false\n");
+  ASSERT_EQ(train({"--run", "whole"}).code, 0);
+  Outcome outcome =
+      train({"--run", "other", "--set", "checkpoint.resume=whole/checkpoints/step-00000010"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("continuing after step 10"), std::string::npos) << outcome.out;
+  EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("other")));
+  // a run folder names its newest; another learning rate differs, and starts from weights alone
+  outcome = train({"--run", "third", "--set", "checkpoint.resume=whole"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("continuing after step 20"), std::string::npos) << outcome.out;
+  outcome = train({"--run", "fourth", "--set", "model.init_from=whole", "--set",
+                   "optimizer.lr=1e-9", "--set", "training.max_steps=1"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_LT(rows("fourth")[0]["train.loss"].get<double>(),
+            0.7 * rows("whole")[0]["train.loss"].get<double>());
+}
+
+TEST_F(Train, WritesATraceOfTheChosenSteps) {
+  write_small_recipe(scratch, 12, 3,
+                     "export:\n  enabled: false\nprofiling:\n  enabled: true\n  first_step: 9\n"
+                     "  steps: 2\n");
+  Outcome outcome = train({"--run", "run"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  auto trace = nlohmann::json::parse(scratch.read("run/trace.json"));
+  std::set<std::string> names;
+  for (const auto& event : trace["traceEvents"]) names.insert(event.value("name", ""));
+  for (const char* name : {"step 9", "step 10", "load", "step", "evaluate", "save", "aten::conv2d"})
+    EXPECT_TRUE(names.count(name)) << name;
+  EXPECT_FALSE(names.count("step 11"));
+}
+
 TEST_F(Train, StopsEarlyWhenTheMonitorNoLongerImproves) {
   write_small_recipe(
       scratch, 500, 1000,
