@@ -165,10 +165,9 @@ Section CheckpointFields::section() {
       .at_least(0)
       .unit("steps")
       .free_to_change();
-  d.field(
-       "resume", &F::resume,
-       "auto continues from the run's newest checkpoint that verifies, never starts anew, the "
-       "path of a run or checkpoint is where a run without checkpoints of its own begins.")
+  d.field("resume", &F::resume,
+          "auto continues from the run's newest checkpoint that verifies, never starts anew, the "
+          "path of a run or checkpoint is where a run without checkpoints of its own begins.")
       .synonyms({"resume_from_checkpoint", "auto_resume_from_checkpoints", "autoresume",
                  "load_path", "ckpt_path", "load_step"})
       .free_to_change();

@@ -89,6 +89,7 @@ Artefact::~Artefact() = default;
 
 const std::vector<std::string>& Artefact::classes() const { return state_->classes; }
 bool Artefact::takes_images() const { return state_->takes_images; }
+const std::vector<int64_t>& Artefact::image_shape() const { return state_->image_shape; }
 StringList Artefact::number_columns() const { return state_->number_columns; }
 StringList Artefact::string_columns() const { return state_->string_columns; }
 std::string Artefact::manifest() const { return state_->manifest; }
@@ -123,8 +124,8 @@ Prediction Artefact::predict(const data::RawBatch& raw) const {
   std::vector<at::Tensor> outputs;
   try {
     outputs = s.script->forward(raw);
-  } catch (const c10::Error& e) {
-    throw refuse(e.what_without_backtrace());
+  } catch (const std::exception& e) {  // of LibTorch's interpreter
+    throw refuse(e.what());
   }
   Prediction prediction;
   prediction.scores = outputs.back();

@@ -43,6 +43,7 @@ class Artefact {
   ~Artefact();
   const std::vector<std::string>& classes() const;
   bool takes_images() const;
+  const std::vector<int64_t>& image_shape() const;  // [H, W] or [H, W, C]; empty for tables
   StringList number_columns() const;
   StringList string_columns() const;
   // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData}

@@ -38,8 +38,8 @@ const std::set<std::string> kAten = {
     // normalisation
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm",
     // lookups
-    "embedding", "embedding_bag", "gather", "index", "index_select", "index_fill", "index_put",
-    "index_put_", "one_hot", "scatter", "scatter_", "scatter_add", "take", "bucketize",
+    "embedding", "embedding_bag", "gather", "index", "index_select", "index_fill", "index_fill_",
+    "index_put", "index_put_", "one_hot", "scatter", "scatter_", "scatter_add", "take", "bucketize",
     "searchsorted", "select", "slice", "narrow", "masked_select", "nonzero", "roll", "flip",
     "repeat_interleave",
     // recurrent layers

@@ -186,10 +186,10 @@ at::Tensor Script::preprocess(const data::RawBatch& raw) const {
 
 std::vector<at::Tensor> Script::forward(const data::RawBatch& raw) const {
   at::NoGradGuard no_grad;
+  // the tuple lives as long as this value
+  const c10::IValue answer = impl_->module.get_method("forward")(inputs_of(raw));
   std::vector<at::Tensor> outputs;
-  for (const auto& value :
-       impl_->module.get_method("forward")(inputs_of(raw)).toTupleRef().elements())
-    outputs.push_back(value.toTensor());
+  for (const auto& value : answer.toTupleRef().elements()) outputs.push_back(value.toTensor());
   return outputs;
 }
 

@@ -35,10 +35,12 @@ std::string describe(const at::Tensor& got, const at::Tensor& wanted) {
   return fmt::format("largest difference {:.3g}", gap.max().item<double>());
 }
 
-// One operator as it ran: what it returned, and the layer whose parameter it took.
+// One operator as it ran: what it returned, the layer whose parameter it took, and its place in the
+// order of ends; it called all that ended since `begin`.
 struct Operation {
   std::string name, layer;
   std::vector<at::Tensor> outputs;
+  size_t begin, end;
 };
 
 struct Recorder {
@@ -49,11 +51,13 @@ thread_local Recorder* recorder = nullptr;
 
 struct Context : at::ObserverContext {
   std::string layer;
+  size_t begin = 0;
 };
 
 std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function) {
   auto context = std::make_unique<Context>();
   if (recorder == nullptr) return context;
+  context->begin = recorder->operations.size();
   for (const auto& input : function.inputs()) {
     if (!input.isTensor() || !input.toTensor().defined() || !input.toTensor().has_storage())
       continue;
@@ -71,7 +75,8 @@ void on_end(const at::RecordFunction& function, at::ObserverContext* context) {
       name == "aten::resize_")
     return;
   at::DisableRecordFunctionGuard quiet;
-  Operation operation{name, static_cast<Context*>(context)->layer, {}};
+  const auto& started = *static_cast<Context*>(context);
+  Operation operation{name, started.layer, {}, started.begin, recorder->operations.size()};
   for (const auto& output : function.outputs())
     if (output.isTensor() && output.toTensor().defined())
       operation.outputs.push_back(output.toTensor().clone());
@@ -135,25 +140,30 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
   auto got = record(
       theirs, prefix, [&] { script.core(inputs); }, &problem);
   const std::vector<Operation> want = shared(wanted, got), have = shared(got, wanted);
-  std::string layer;
-  for (size_t i = 0; i < want.size(); ++i) {
-    const std::string place = want[i].layer.empty()
-                                  ? (layer.empty() ? "before the first layer with weights"
-                                                   : fmt::format("after layer `{}`", layer))
-                                  : fmt::format("in layer `{}`", want[i].layer);
-    if (!want[i].layer.empty()) layer = want[i].layer;
-    const std::string at = fmt::format("{} ({})", place, want[i].name);
-    if (i >= have.size())
-      return problem.empty() ? at : fmt::format("{}: {}", at, last_line(problem));
+  std::string before;  // the layer that came last
+  auto place = [&](const Operation& operation) {
+    if (!operation.layer.empty()) return fmt::format("in layer `{}`", operation.layer);
+    return before.empty() ? "before the first layer with weights"
+                          : fmt::format("after layer `{}`", before);
+  };
+  for (size_t i = 0; i < want.size() && i < have.size(); ++i) {
     if (have[i].name != want[i].name)
-      return fmt::format("{}: the trace runs {} there", at, have[i].name);
-    for (size_t k = 0; k < want[i].outputs.size(); ++k)
-      if (k >= have[i].outputs.size() || !same_bits(have[i].outputs[k], want[i].outputs[k]))
-        return fmt::format("{}: {}", at, describe(have[i].outputs[k], want[i].outputs[k]));
+      return fmt::format("{} ({}): the trace runs {} there", place(want[i]), want[i].name,
+                         have[i].name);
+    for (size_t k = 0; k < want[i].outputs.size(); ++k) {
+      if (k < have[i].outputs.size() && same_bits(have[i].outputs[k], want[i].outputs[k])) continue;
+      // the operator of the model that called it says more than the copy inside it
+      size_t caller = i;
+      for (size_t c = i + 1; c < want.size() && c < have.size(); ++c)
+        if (want[c].begin <= want[i].end && want[c].name == have[c].name) caller = c;
+      return fmt::format("{} ({}): {}", place(want[caller]), want[caller].name,
+                         describe(have[i].outputs.at(k), want[i].outputs[k]));
+    }
+    if (!want[i].layer.empty()) before = want[i].layer;
   }
-  if (!problem.empty()) return fmt::format("after layer `{}`: {}", layer, last_line(problem));
-  return layer.empty() ? "before the first layer with weights"
-                       : fmt::format("after layer `{}`", layer);
+  const std::string after = before.empty() ? "before the first layer with weights"
+                                           : fmt::format("after layer `{}`", before);
+  return problem.empty() ? after : fmt::format("{}: {}", after, last_line(problem));
 }
 
 class Evaluating {
@@ -195,7 +205,7 @@ std::string first_difference(const Script& script, models::Model& live, const at
   for (int run = 0; run < kRuns; ++run) {
     try {
       if (!same_bits(script.core(inputs), wanted)) return locate(script, live, inputs);
-    } catch (const c10::Error&) {
+    } catch (const std::exception&) {  // the interpreter's are no c10::Error
       return locate(script, live, inputs);
     }
   }
@@ -242,10 +252,12 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
                   count, describe(inputs, drawn.inputs)),
               "compare the data source's preprocess source with its fill");
         got = script.forward(drawn.raw);
-      } catch (const c10::Error& e) {
-        throw refuse(fmt::format("for a batch of {} the artefact fails: {}", count,
-                                 last_line(e.what_without_backtrace())),
-                     hint);
+      } catch (const Error&) {
+        throw;
+      } catch (const std::exception& e) {
+        throw refuse(
+            fmt::format("for a batch of {} the artefact fails: {}", count, last_line(e.what())),
+            hint);
       }
       for (size_t i = 0; i < wanted.size(); ++i)
         if (got.size() != wanted.size() || !same_bits(got[i], wanted[i]))

@@ -46,7 +46,9 @@ std::string facts_json(const Progress& p, const Surroundings& around,
         {"threads", around.threads},
         {"world", around.world}}},
       {"optimizer", json::parse(step_scalars)},
-      {"recipe_folder", std::filesystem::absolute(recipe_folder).lexically_normal().string()},
+      {"recipe_folder", std::filesystem::absolute(recipe_folder.empty() ? "." : recipe_folder)
+                            .lexically_normal()
+                            .string()},
       {"step", p.step},
       {"samples", p.samples}};
   if (p.monitor) facts["monitor"] = *p.monitor;

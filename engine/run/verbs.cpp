@@ -53,13 +53,13 @@ artefact::Prediction predict_all(const artefact::Artefact& model, const data::Ra
   return all;
 }
 
-// what pictures are scaled to, from the signature [N, H, W] or [N, H, W, C] in the manifest
+// what pictures are scaled to
 data::RawImageShape image_shape(const artefact::Artefact& model) {
-  const json shape = json::parse(model.manifest()).at("signature").at("inputs").at(0).at("shape");
+  const auto& shape = model.image_shape();
   data::RawImageShape wanted;
-  wanted.height = shape.at(1);
-  wanted.width = shape.at(2);
-  wanted.channels = shape.size() > 3 ? shape.at(3).get<int64_t>() : 1;
+  wanted.height = shape.at(0);
+  wanted.width = shape.at(1);
+  wanted.channels = shape.size() > 2 ? shape[2] : 1;
   return wanted;
 }
 

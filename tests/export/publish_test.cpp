@@ -256,7 +256,7 @@ TEST_F(Sabotage, AWeightThatIsNotTheModelsIsNamed) {
   {
     at::NoGradGuard no_grad;
     for (auto& [name, tensor] : r.model->parameters())
-      if (name == "head.fc1.bias") tensor[2] += 1e-7;
+      if (name == "head.fc1.bias") tensor += 1e-5;
   }
   const auto message =
       refused(Code::kCheckpoint, [&] { verify(loaded, *r.model, *r.dataset, r.loss, "here"); });

@@ -2,8 +2,11 @@
 // nvcc.
 #pragma once
 
-#include_next <cuda_bf16.h>
+// ours first, or its words are CUDA's already
+// clang-format off
 #include <cuda_runtime.h>
+#include_next <cuda_bf16.h>
+// clang-format on
 
 inline __nv_bfloat16 __ldg(const __nv_bfloat16* pointer) { return *pointer; }
 inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c) {

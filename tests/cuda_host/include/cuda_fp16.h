@@ -2,8 +2,11 @@
 // nvcc.
 #pragma once
 
-#include_next <cuda_fp16.h>
+// ours first, or its words are CUDA's already
+// clang-format off
 #include <cuda_runtime.h>
+#include_next <cuda_fp16.h>
+// clang-format on
 
 inline __half __ldg(const __half* pointer) { return *pointer; }
 inline __half hexp(__half x) { return __float2half_rn(expf(__half2float(x))); }
