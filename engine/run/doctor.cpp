@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -100,6 +101,11 @@ Json gather() {
   // the first four every build has; they are found at configuration or it stops
   Json parts = {"gzip", "jpeg", "png", "yaml"};
   if (cuda["built"]) parts.push_back("cuda");
+  if (dlsym(RTLD_DEFAULT, "mi_version"))
+    parts.push_back("mimalloc");
+  else
+    lacks.push_back(missing("mimalloc", "memory comes from the C library, which is slower",
+                            "apt-get install libmimalloc-dev && scripts/build -DLEHR_TESTS=ON"));
   report["built_in"] = parts;
   report["missing"] = lacks;
   return report;

@@ -88,7 +88,7 @@ def bench_start():
         return first
 
     def python():
-        figures = peer("mlp_step.py", "--startup")
+        figures = peer("table_first_step.py")
         theirs.append(figures["peak_rss_mb"] * 1.048576)
         return figures["first_step_s"]
 
