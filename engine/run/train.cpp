@@ -88,6 +88,7 @@ class Training {
   double earlier_seconds_ = 0;  // of earlier invocations
   int64_t log_steps_ = 1;
   int64_t saved_step_ = -1;
+  bool stepped_ = false;  // in this invocation
   Clock::time_point last_save_ = Clock::now();
   Clock::time_point interval_begin_ = Clock::now();
   int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
@@ -227,8 +228,9 @@ bool Training::reached_end() const {
 
 const char* Training::why_stop() const {
   if (const char* signal = stop_requested()) return signal;
+  // however short the limit is, an invocation gets on by a step
   const auto limit = parts_->recipe.get<JobFields>().time_limit;
-  return limit && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
+  return limit && stepped_ && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
 }
 
 void Training::loop() {
@@ -240,6 +242,7 @@ void Training::loop() {
     const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
     const step::StepReport report = traced("step", [&] { return step_->take(batch.micro); });
     ++progress_.step;
+    stepped_ = true;
     progress_.samples += batch.samples;
     progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin);
     log_step(report);

@@ -4,6 +4,9 @@
 
 #include "engine/base/hash.h"
 #include "engine/export/manifest.h"
+#include "engine/export/trace.h"
+#include "engine/export/verify.h"
+#include "engine/export/wrapper.h"
 #include "tests/export/toy.h"
 
 namespace lehr::artefact {
@@ -134,6 +137,31 @@ TEST_F(Refuse, ADamagedModelEvenWhenTheManifestSaysItIsRight) {
   write(path, "");
   sign_again();
   EXPECT_NE(load().find("model.pt"), std::string::npos);
+}
+
+// LibTorch runs a module's __setstate__ while it loads the file
+TEST_F(Refuse, CodeThatWouldRunOnLoadingBeforeItRuns) {
+  const std::string trap = scratch.file("written-by-the-model");
+  const auto r = image_request("");
+  auto around = surroundings(r.dataset->info(), r.dataset->preprocessing(), r.loss);
+  around.source += fmt::format(R"(
+def __getstate__(self) -> int:
+    return 1
+def __setstate__(self, state: int) -> None:
+    torch.save(state, "{}")
+)",
+                               trap);
+  const std::string archive = wrap(trace(*r.model, draw(*r.dataset, 2).inputs), around).archive();
+  try {
+    load_script(archive);
+  } catch (const std::exception&) {  // what the trap leaves behind is no whole model
+  }
+  ASSERT_TRUE(fs::remove(trap)) << "the trap does not work, so nothing is shown";
+  write(scratch.file("a/model.pt"), archive);
+  sign_again();
+  const std::string message = load();
+  EXPECT_NE(message.find("nothing of the file was run"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(trap));
 }
 
 TEST_F(Refuse, AFolderThatIsNoArtefact) {
