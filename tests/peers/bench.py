@@ -71,7 +71,7 @@ def row(what, ours, theirs, goal, unit, pairs=PAIRS):
 
 
 def bench_train():
-    # a CPU without AVX-512 emulates bf16, forty times slower
+    # a CPU without AVX-512 emulates bf16, some fifteen times slower
     fast_bf16 = "avx512" in Path("/proc/cpuinfo").read_text()
     for precision, option, steps in (("fp32", [], 300), ("bf16-mixed", ["--bf16"], 300 if fast_bf16 else 20)):
         for script, goal in (("tuned", "≥ 0.98"), ("plain", "≥ 1.25")):
