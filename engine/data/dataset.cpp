@@ -7,6 +7,7 @@
 #include "engine/base/hash.h"
 #include "engine/data/images.h"
 #include "engine/data/order.h"
+#include "engine/data/windows.h"
 
 namespace lehr::data {
 
@@ -20,7 +21,8 @@ std::shared_ptr<Dataset> open_dataset(const FieldSource& fields) {
       {"idx", open_arrays},
       {"npy", open_arrays},
       {"image_folder", open_folder},
-      {"csv", open_table}};
+      {"csv", open_table},
+      {"text", open_text}};
   const std::string name = fields.get<DataFields>().source;
   auto source = sources.find(name);
   if (source == sources.end()) {

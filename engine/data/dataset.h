@@ -26,8 +26,14 @@ struct DataInfo {
   int64_t resize = 0;  // picture files: shorter side before the centre crop to height x width
   StringList number_columns, string_columns;  // tables, as the source stores them
   int64_t features = 0;                       // tables, as the model sees them
-  StringList classes;                         // empty: regression
-  int64_t values = 0;                         // regression: targets per sample
+  bool is_text = false;                       // token ids in, the next token as the target
+  int64_t vocabulary = 0, context = 0;        // text: ids are below vocabulary; tokens per sample
+  std::string tokenizer;                      // text: its tokenizer.json
+  // text: bytes per token of the validation set (of training where there is none); a loss in nats
+  // per token is loss / ln 2 / bytes_per_token bits per byte
+  double bytes_per_token = 0;
+  StringList classes;       // empty: regression or text
+  int64_t values = 0;       // regression: targets per sample
   std::string fingerprint;  // of the source files: part of what exactness depends on
 };
 
@@ -36,12 +42,14 @@ struct RawBatch {
   at::Tensor images;                              // uint8 [N, H, W] or [N, H, W, C]
   at::Tensor numbers;                             // float64 [N, F], missing as NaN
   std::vector<std::vector<std::string>> strings;  // [N][S], missing as ""
+  at::Tensor tokens;                              // text: int64 [N, T]
   at::Tensor targets;                             // as in Batch
 };
 
 // Preprocessing as TorchScript, so that an artefact takes raw values. `source` defines
-//   def preprocess(self, images: Tensor) -> Tensor        (images), or
-//   def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor
+//   def preprocess(self, images: Tensor) -> Tensor        (images),
+//   def preprocess(self, numbers: Tensor, strings: List[List[str]]) -> Tensor   (tables), or
+//   def preprocess(self, tokens: Tensor) -> Tensor        (text: as they are)
 // using ATen ops only and the attributes below; its result has the bits of Batch::inputs in eval.
 struct Preprocessing {
   std::string source;
@@ -56,6 +64,9 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual const DataInfo& info() const = 0;
   virtual int64_t size(Split split) const = 0;
+  // True: training samples are numbered in the order of training (fill() knows seed and epoch), and
+  // the loader must not shuffle them again.
+  virtual bool is_ordered() const { return false; }
   // Inputs and targets of samples[i] (an index within the split) into slot i of a batch that
   // `allocate` made, for i in [begin, end); called from several threads at once for disjoint
   // ranges. With `augment`, draws are keyed by (seed, sample, epoch).

@@ -7,6 +7,8 @@ namespace {
 
 const StringList kArrays = {"idx", "npy"}, kFolder = {"image_folder"}, kTable = {"csv"};
 const StringList kImages = {"idx", "npy", "image_folder"};
+const StringList kFiles = {"csv", "text"}, kText = {"text"}, kTokens = {"tokens"};
+const StringList kWindows = {"text", "tokens"};
 
 template <class T>
 Declare<T> data_section() {
@@ -21,8 +23,9 @@ Section DataFields::section() {
   d.field("source", &DataFields::source,
           "Where samples come from: IDX files (as MNIST), npy arrays, folders of JPEG and PNG "
           "files with "
-          "a folder per class, or CSV tables.")
-      .choices({"idx", "npy", "image_folder", "csv"})
+          "a folder per class, CSV tables, a text file, or the token shards that lehr tokenize "
+          "writes.")
+      .choices({"idx", "npy", "image_folder", "csv", "text"})
       .required()
       .synonyms({"data.format", "data.type", "training.dataset"});
   d.field("name", &DataFields::name,
@@ -34,7 +37,8 @@ Section DataFields::section() {
   d.field("validation_fraction", &DataFields::validation_fraction,
           "Share of the training samples that becomes the validation set, where none is given; "
           "chosen by "
-          "a hash of each sample, so that added samples move nobody.")
+          "a hash of each sample, so that added samples move nobody. Of one text without "
+          "documents, its last part.")
       .range(0, 0.9)
       .synonyms({"data.val_set_size", "data.validation_split", "data.val_fraction"});
   d.field("split_seed", &DataFields::split_seed,
@@ -160,21 +164,31 @@ Section ImageFields::section() {
   return d.section();
 }
 
+Section FileFields::section() {
+  auto d = data_section<FileFields>();
+  using F = FileFields;
+  d.field("train_file", &F::train_file,
+          "Training rows (CSV with a header line) or training text; gzip or not.")
+      .path()
+      .required()
+      .when("source", kFiles)
+      .synonyms({"data.train_path", "data.csv", "data.text_file"});
+  d.field("validation_file", &F::validation_file,
+          "Validation rows or text; empty: validation_fraction of the training file.")
+      .path()
+      .when("source", kFiles)
+      .synonyms({"data.val_file", "data.eval_file"});
+  d.field("test_file", &F::test_file,
+          "Test rows or text, looked at once, at the end; empty: test_fraction of the training "
+          "rows, and no test text.")
+      .path()
+      .when("source", kFiles);
+  return d.section();
+}
+
 Section TableFields::section() {
   auto d = data_section<TableFields>();
   using F = TableFields;
-  d.field("train_file", &F::train_file, "Training rows: CSV with a header line; gzip or not.")
-      .path()
-      .required()
-      .when("source", kTable)
-      .synonyms({"data.train_path", "data.csv"});
-  d.field("validation_file", &F::validation_file,
-          "Validation rows; empty: validation_fraction of the training rows.")
-      .path()
-      .when("source", kTable);
-  d.field("test_file", &F::test_file, "Test rows; empty: test_fraction of the training rows.")
-      .path()
-      .when("source", kTable);
   d.field("test_fraction", &F::test_fraction,
           "Share of the training rows that becomes the test set, where no test_file is given; "
           "chosen as "
@@ -213,9 +227,80 @@ Section TableFields::section() {
   return d.section();
 }
 
+Section TextFields::section() {
+  auto d = data_section<TextFields>();
+  using F = TextFields;
+  d.field("tokenizer", &F::tokenizer,
+          "How text becomes numbers: one for each character of the training text, one for each "
+          "byte, or byte-level BPE as read from tokenizer_file.")
+      .choices({"char", "byte", "bpe"})
+      .when("source", kText)
+      .synonyms({"data.tokenizer_type", "data.encoding"});
+  d.field(
+       "tokenizer_file", &F::tokenizer_file,
+       "The tokenizer: Hugging Face's tokenizer.json or a .tiktoken file of ranks (bpe), or what "
+       "Lehr wrote; gzip or not.")
+      .path()
+      .when("source", kText)
+      .synonyms({"data.tokenizer_path", "data.vocab_file"});
+  d.field("split_pattern", &F::split_pattern,
+          "How a .tiktoken file of ranks splits text into words; a tokenizer.json says it itself.")
+      .choices({"gpt2", "llama3"})
+      .when("source", kText);
+  d.field("document_separator", &F::document_separator,
+          "What separates documents in the files, e.g. \"\\n\\n\\n\"; an end-of-text token takes "
+          "its place, and validation_fraction holds out whole documents. Empty: one text.")
+      .when("source", kText)
+      .synonyms({"data.separator_token", "data.eot"});
+  return d.section();
+}
+
+Section TokensFields::section() {
+  auto d = data_section<TokensFields>();
+  using F = TokensFields;
+  d.field("train_tokens", &F::train_tokens,
+          "Token shards of training: folders that lehr tokenize wrote, or .tokens files.")
+      .path()
+      .required()
+      .when("source", kTokens)
+      .synonyms({"data.sources", "data.shards", "data.data_path"});
+  d.field("validation_tokens", &F::validation_tokens,
+          "Shards of validation; empty: those that the folders of train_tokens hold out, and where "
+          "they hold out none, the last validation_fraction of each.")
+      .path()
+      .when("source", kTokens);
+  d.field("test_tokens", &F::test_tokens, "Shards of the test, looked at once, at the end.")
+      .path()
+      .when("source", kTokens);
+  d.field("weights", &F::weights,
+          "Share of the samples that comes from each of train_tokens, e.g. [0.7, 0.3]; empty: by "
+          "their sizes, each token once an epoch.")
+      .when("source", kTokens)
+      .synonyms({"data.mixture", "data.data_mix", "data.sampling_weights"});
+  return d.section();
+}
+
+Section WindowFields::section() {
+  auto d = data_section<WindowFields>();
+  using F = WindowFields;
+  d.field("context", &F::context, "Tokens of a sample: how far back the model can look.")
+      .range(1, 1 << 24)
+      .unit("tokens")
+      .when("source", kWindows)
+      .synonyms({"data.block_size", "data.seq_len", "data.seq_length", "data.sequence_length",
+                 "data.max_seq_length", "data.max_seq_len", "data.context_length",
+                 "training.seq_len", "training.block_size"});
+  d.field("document_mask", &F::document_mask,
+          "Keeps attention and targets within a document, where a sample holds parts of several.")
+      .when("source", kWindows)
+      .synonyms({"data.reset_attention_mask", "data.intra_document_masking"});
+  return d.section();
+}
+
 std::vector<Section> sections() {
-  return {DataFields::section(), ArrayFields::section(), FolderFields::section(),
-          ImageFields::section(), TableFields::section()};
+  return {DataFields::section(),  ArrayFields::section(),  FolderFields::section(),
+          ImageFields::section(), FileFields::section(),   TableFields::section(),
+          TextFields::section(),  TokensFields::section(), WindowFields::section()};
 }
 
 }  // namespace lehr::data

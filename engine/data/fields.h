@@ -42,11 +42,34 @@ struct ImageFields {
   static Section section();
 };
 
-struct TableFields {
+// csv and text
+struct FileFields {
   std::string train_file, validation_file, test_file;
+  static Section section();
+};
+
+struct TableFields {
   std::string target, task = "auto", delimiter = ",";
   StringList number_columns, string_columns, ignore_columns;
   double test_fraction = 0;
+  static Section section();
+};
+
+struct TextFields {
+  std::string tokenizer = "char", tokenizer_file, split_pattern = "gpt2", document_separator;
+  static Section section();
+};
+
+struct TokensFields {
+  StringList train_tokens, validation_tokens, test_tokens;
+  FloatList weights;
+  static Section section();
+};
+
+// text and tokens
+struct WindowFields {
+  int64_t context = 256;
+  bool document_mask = false;
   static Section section();
 };
 

@@ -35,14 +35,14 @@ class Pool {
  private:
   // only the pool refers to the tensor, and no view refers to its memory
   static bool is_free(const at::Tensor& t) {
-    return t.use_count() == 1 && t.storage().use_count() == 1;
+    return !t.defined() || (t.use_count() == 1 && t.storage().use_count() == 1);
   }
 
   Batch full() {
     std::lock_guard lock(mutex_);
     for (size_t k = 0; k < kept_.size(); ++k) {
       Batch& batch = kept_[next_ = (next_ + 1) % kept_.size()];
-      if (!is_free(batch.inputs) || !is_free(batch.targets)) continue;
+      if (!is_free(batch.inputs) || !is_free(batch.targets) || !is_free(batch.segments)) continue;
       // what the last owner did to the memory comes before what is written now
       std::atomic_thread_fence(std::memory_order_acquire);
       return batch;
@@ -147,11 +147,13 @@ struct Loader::State {
     const int64_t begin = place.offset + place.count * options.rank / options.world;
     const int64_t end = place.offset + place.count * (options.rank + 1) / options.world;
     const Permutation order(size, options.seed, place.epoch);
+    const bool shuffle =
+        options.shuffle && !(options.split == Split::kTrain && dataset->is_ordered());
     std::vector<int64_t> samples(options.micro_batch);
     for (int64_t at = begin; at < end; at += options.micro_batch) {
       const int64_t n = std::min(options.micro_batch, end - at);
       for (int64_t i = 0; i < n; ++i)
-        samples[i] = options.shuffle ? static_cast<int64_t>(order(at + i)) : at + i;
+        samples[i] = shuffle ? static_cast<int64_t>(order(at + i)) : at + i;
       Batch batch = pool.take(n);
       batch.epoch = place.epoch;
       dataset->fill(options.split, samples.data(), 0, n, options.augment, options.seed, place.epoch,
@@ -159,6 +161,7 @@ struct Loader::State {
       if (options.device) {
         batch.inputs = options.device->pin(batch.inputs);
         batch.targets = options.device->pin(batch.targets);
+        if (batch.segments.defined()) batch.segments = options.device->pin(batch.segments);
       }
       step.micro.push_back(std::move(batch));
     }
@@ -247,6 +250,7 @@ StepBatch Loader::next() {
     for (Batch& batch : step.micro) {
       batch.inputs = device->copy_in(batch.inputs);
       batch.targets = device->copy_in(batch.targets);
+      if (batch.segments.defined()) batch.segments = device->copy_in(batch.segments);
     }
   }
   return step;

@@ -148,8 +148,9 @@ StringList sorted_classes(StringList names) {
 
 Table::Table(const FieldSource& source) {
   const auto common = source.get<DataFields>();
+  const auto files = source.get<FileFields>();
   auto fields = source.get<TableFields>();
-  if (fields.train_file.empty())
+  if (files.train_file.empty())
     throw Error(Code::kRecipe, "no training table is given", "data.train_file");
   if (fields.target.empty())
     throw Error(Code::kRecipe, "the column to predict is not given", "data.target");
@@ -157,7 +158,7 @@ Table::Table(const FieldSource& source) {
   const std::string hint = missing_hint(common.name);
   if (!common.classes.empty() && fields.task == "auto") fields.task = "classification";
 
-  const Bytes train = read_bytes(fields.train_file, hint);
+  const Bytes train = read_bytes(files.train_file, hint);
   TableColumns columns;
   choose_columns(train, delimiter, fields, columns);
   if (columns.numbers.empty() && columns.strings.empty())
@@ -170,7 +171,7 @@ Table::Table(const FieldSource& source) {
   auto rows = std::make_shared<TableRows>(
       read_table(train, delimiter, columns, dictionaries_, classes, common.classes.empty()));
   if (rows->rows == 0)
-    throw Error(Code::kData, "there are no rows after the header", fields.train_file);
+    throw Error(Code::kData, "there are no rows after the header", files.train_file);
   if (columns.target_is_class) {
     info_.classes = common.classes.empty() ? sorted_classes(classes.texts()) : common.classes;
     Dictionary ordered;
@@ -208,12 +209,12 @@ Table::Table(const FieldSource& source) {
     training.index = std::move(rest);
   };
   const uint64_t seed = common.split_seed;
-  if (!fields.test_file.empty())
-    read_other(Split::kTest, fields.test_file);
+  if (!files.test_file.empty())
+    read_other(Split::kTest, files.test_file);
   else
     take_out(Split::kTest, fields.test_fraction, mix64(seed), "data.test_fraction");
-  if (!fields.validation_file.empty())
-    read_other(Split::kValidation, fields.validation_file);
+  if (!files.validation_file.empty())
+    read_other(Split::kValidation, files.validation_file);
   else
     take_out(Split::kValidation, common.validation_fraction, seed, "data.validation_fraction");
   info_.fingerprint = fingerprint_of(hashes);

@@ -104,5 +104,16 @@ TEST(Script, GivesTheBitsOfFillForTables) {
   }
 }
 
+TEST(Script, LeavesTokensAsTheyAre) {
+  TempFolder folder;
+  FixedFields fields({{"data.source", std::string("text")},
+                      {"data.train_file", folder.write("t.txt", std::string(500, 'a') + "b")},
+                      {"data.context", int64_t{8}}});
+  auto set = open_dataset(fields);
+  const at::Tensor tokens = set->raw(Split::kValidation, all(*set, Split::kValidation)).tokens;
+  const auto x = compiled(set->preprocessing()).run_method("preprocess", tokens).toTensor();
+  EXPECT_TRUE(at::equal(x, filled(*set, Split::kValidation).inputs));
+}
+
 }  // namespace
 }  // namespace lehr::data
