@@ -98,6 +98,7 @@ ModelEntry cnn_model() {
           "a few convolution, max-pool, norm, ReLU stages and a small classifier, for small images",
           true,
           false,
+          false,
           CnnFields::section,
           make,
           FixedFields({{"model.channels", IntList{4, 8}},

@@ -52,6 +52,7 @@ at::Tensor draw(const at::Tensor& x, uint32_t drop_below, int64_t layer, const D
 }  // namespace
 
 void set_dropout_key(const DropoutKey* key) { current_key = key; }
+const DropoutKey* dropout_key() { return current_key; }
 
 at::Tensor dropout(const at::Tensor& x, double p, int64_t layer, bool training) {
   if (!training || p == 0) return x;

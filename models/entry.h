@@ -27,5 +27,10 @@ inline ModelContext toy_table(int64_t features, int64_t outputs) {
   c.features = features, c.outputs = outputs;
   return c;
 }
+inline ModelContext toy_text(int64_t vocabulary, int64_t context) {
+  ModelContext c;
+  c.vocabulary = c.outputs = vocabulary, c.context = context;
+  return c;
+}
 
 }  // namespace lehr::models

@@ -88,9 +88,10 @@ class Watch {
 };
 
 Tally forward(Model& model, const ModelContext& c, int64_t batch) {
-  const at::Tensor x = c.channels > 0 ? at::empty({batch, c.channels, c.height, c.width}, c.options,
-                                                  at::MemoryFormat::ChannelsLast)
-                                      : at::empty({batch, c.features}, c.options);
+  const at::Tensor x = c.vocabulary > 0 ? at::empty({batch, c.context}, c.options.dtype(at::kLong))
+                       : c.channels > 0 ? at::empty({batch, c.channels, c.height, c.width},
+                                                    c.options, at::MemoryFormat::ChannelsLast)
+                                        : at::empty({batch, c.features}, c.options);
   Tally mine;
   mine.note(x, false);
   for (const auto& [name, tensor] : model.parameters()) mine.note(tensor, false);

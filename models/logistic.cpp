@@ -29,10 +29,15 @@ std::shared_ptr<Model> make(const FieldSource&, const ModelContext& c) {
 }  // namespace
 
 ModelEntry logistic_model() {
-  return {"logistic",    "one linear layer on the flattened input",
-          true,          true,
-          section,       make,
-          FixedFields(), toy_table(12, 3)};
+  return {"logistic",
+          "one linear layer on the flattened input",
+          true,
+          true,
+          false,
+          section,
+          make,
+          FixedFields(),
+          toy_table(12, 3)};
 }
 
 }  // namespace lehr::models

@@ -1,6 +1,6 @@
 // Shapes of the ops that LibTorch 2.11 can run on the meta device from Python only: convolution,
-// batch norm and ReLU. Registered for the whole process; nothing else of ours depends on them being
-// here.
+// norms, ReLU, index_select and attention. Registered for the whole process; nothing else of ours
+// depends on them being here.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -41,10 +41,36 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm(const at::Tensor& x,
 
 at::Tensor relu(const at::Tensor& x) { return at::empty_like(x); }
 
+at::Tensor index_select(const at::Tensor& x, int64_t dim, const at::Tensor& index) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.at(static_cast<size_t>(dim < 0 ? dim + x.dim() : dim)) = index.numel();
+  return at::empty(sizes, x.options());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor& x,
+                                                          at::IntArrayRef normalized,
+                                                          const std::optional<at::Tensor>&,
+                                                          const std::optional<at::Tensor>&,
+                                                          double) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  std::fill(sizes.end() - static_cast<int64_t>(normalized.size()), sizes.end(), 1);
+  const at::TensorOptions statistics = x.options().dtype(at::kFloat);
+  return {at::empty_like(x), at::empty(sizes, statistics), at::empty(sizes, statistics)};
+}
+
+// without the [T, T] scores, which no implementation that runs holds
+at::Tensor attention(const at::Tensor& q, const at::Tensor&, const at::Tensor& v,
+                     const std::optional<at::Tensor>&, double, bool, std::optional<double>, bool) {
+  return at::empty({q.size(0), q.size(2), q.size(1), v.size(3)}, q.options()).transpose(1, 2);
+}
+
 TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("convolution_overrideable", convolution);
   m.impl("native_batch_norm", batch_norm);
   m.impl("relu", relu);
+  m.impl("index_select", index_select);
+  m.impl("scaled_dot_product_attention", attention);
+  m.impl("native_layer_norm", layer_norm);
 }
 
 }  // namespace

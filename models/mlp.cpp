@@ -91,6 +91,7 @@ ModelEntry mlp_model() {
           "hidden layers with an activation, and dropout, on the flattened input",
           true,
           true,
+          false,
           MlpFields::section,
           make,
           FixedFields({{"model.hidden", IntList{16, 8}}, {"model.dropout", 0.1}}),

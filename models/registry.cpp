@@ -8,10 +8,12 @@ ModelEntry logistic_model();
 ModelEntry mlp_model();
 ModelEntry cnn_model();
 ModelEntry resnet_model();
+ModelEntry gpt2_model();
+ModelEntry llama_model();
 
 const std::vector<ModelEntry>& registry() {
-  static const std::vector<ModelEntry> entries = {logistic_model(), mlp_model(), cnn_model(),
-                                                  resnet_model()};
+  static const std::vector<ModelEntry> entries = {logistic_model(), mlp_model(),  cnn_model(),
+                                                  resnet_model(),   gpt2_model(), llama_model()};
   return entries;
 }
 
@@ -40,8 +42,10 @@ Section ModelFields::section() {
 
 std::shared_ptr<Model> make_model(const FieldSource& fields, const ModelContext& context) {
   const std::string name = fields.get<ModelFields>().name;
-  const bool is_image = context.channels > 0;
-  auto takes = [&](const ModelEntry& e) { return is_image ? e.takes_images : e.takes_tables; };
+  const bool is_image = context.channels > 0, is_text = context.vocabulary > 0;
+  auto takes = [&](const ModelEntry& e) {
+    return is_text ? e.takes_text : is_image ? e.takes_images : e.takes_tables;
+  };
   for (const auto& entry : registry()) {
     if (entry.name != name) continue;
     if (takes(entry)) return entry.make(fields, context);
@@ -49,7 +53,10 @@ std::shared_ptr<Model> make_model(const FieldSource& fields, const ModelContext&
     for (const auto& other : registry())
       if (takes(other)) fitting.push_back(other.name);
     throw Error(Code::kRecipe,
-                fmt::format("model `{}` does not take {}", name, is_image ? "images" : "tables"),
+                fmt::format("model `{}` does not take {}", name,
+                            is_text    ? "text"
+                            : is_image ? "images"
+                                       : "tables"),
                 "model.name", fmt::format("choose one of {}", fmt::join(fitting, ", ")));
   }
   const std::string near = nearest(name, names());

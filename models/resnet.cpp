@@ -168,6 +168,7 @@ ModelEntry resnet_model() {
           "ResNet-18, 34, 50 or 101, equal to torchvision's for the same weights",
           true,
           false,
+          false,
           ResnetFields::section,
           make,
           FixedFields({{"model.stem", std::string("cifar")}, {"model.width", int64_t{8}}}),

@@ -144,7 +144,7 @@ std::vector<std::unique_ptr<Metric>> make_metrics(const StringList& names,
 
 bool larger_is_better(const std::string& name) {
   const std::string last = name.substr(name.rfind('.') + 1);
-  if (last == "loss") return false;
+  if (last == "loss" || last == "perplexity" || last == "bits_per_byte") return false;
   const MetricEntry* entry = find(last);
   if (!entry) unknown(last, true, true);
   return entry->larger_is_better;

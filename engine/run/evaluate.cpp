@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "engine/base/error.h"
 #include "engine/data/loader.h"
@@ -12,6 +13,12 @@
 #include "engine/step/step.h"
 
 namespace lehr::run {
+namespace {
+
+constexpr const char* kPerplexity = "perplexity";
+constexpr const char* kBitsPerByte = "bits_per_byte";
+
+}  // namespace
 
 std::optional<double> Evaluation::value(const std::string& name) const {
   for (const auto& result : results)
@@ -22,12 +29,21 @@ std::optional<double> Evaluation::value(const std::string& name) const {
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info) {
   const auto fields = recipe.get<metrics::MetricsFields>();
+  if (info.is_text) {
+    if (!fields.names.empty())
+      throw Error(
+          Code::kRecipe,
+          fmt::format("a language model is measured by {} and {}", kPerplexity, kBitsPerByte),
+          recipe.where("metrics.names"), "remove metrics.names");
+    return {};
+  }
   return metrics::make_metrics(fields.names, metrics::make_context(fields, info.classes));
 }
 
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
   const auto monitor = recipe.get<ValidationFields>().monitor;
   std::vector<std::string> known{"loss"};
+  if (info.is_text) known = {"loss", kPerplexity, kBitsPerByte};
   for (const auto& metric : recipe_metrics(recipe, info))
     for (const auto& result : metric->compute()) known.push_back(result.name);
   if (std::find(known.begin(), known.end(), monitor) != known.end()) return;
@@ -58,18 +74,31 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   double loss = 0, weight = 0;
   for (data::StepBatch batch = loader.next(); !batch.micro.empty(); batch = loader.next()) {
     for (const Batch& micro : batch.micro) {
-      const at::Tensor outputs = model.forward(micro.inputs).to(at::kFloat);
-      const auto [sum, w] = step::loss_sum(parts.recipe, outputs, micro.targets);
-      loss += sum, weight += w;
-      const at::Tensor scores = step::to_scores(parts.recipe, outputs).cpu();
+      const step::Evaluated batch_loss = step::evaluate_batch(parts.recipe, model, micro);
+      loss += batch_loss.sum, weight += batch_loss.weight;
+      evaluation.samples += micro.size();
+      if (all.empty()) continue;
+      const at::Tensor scores =
+          step::to_scores(parts.recipe, batch_loss.outputs.to(at::kFloat)).cpu();
       const at::Tensor targets = micro.targets.cpu();
       for (auto& metric : all) metric->update(scores, targets);
-      evaluation.samples += micro.size();
     }
   }
   metrics::Result mean{"loss", std::nullopt, "no samples"};
   if (weight > 0) mean.value = loss / weight, mean.why.clear();
   evaluation.results.push_back(mean);
+  const data::DataInfo& info = parts.dataset->info();
+  if (info.is_text) {
+    // the loss is in nats per token
+    metrics::Result perplexity = mean, bits = mean;
+    perplexity.name = kPerplexity, bits.name = kBitsPerByte;
+    if (mean.value) {
+      perplexity.value = std::exp(*mean.value);
+      bits.value = *mean.value / std::log(2.0) / info.bytes_per_token;
+    }
+    evaluation.results.push_back(perplexity);
+    evaluation.results.push_back(bits);
+  }
   for (auto& metric : all)
     for (auto& result : metric->compute()) evaluation.results.push_back(result);
   model.train(was_training);

@@ -7,6 +7,7 @@
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 #include "models/model.h"
+#include "models/recompute.h"
 
 namespace lehr::run {
 
@@ -69,9 +70,6 @@ Section TrainingFields::section() {
   d.field("deterministic", &TrainingFields::deterministic,
           "Only algorithms that repeat bit for bit; the CPU always does.")
       .synonyms({"full_determinism", "deterministic_mode"});
-  d.field("kernels", &TrainingFields::kernels,
-          "Lehr's kernels or ATen's; auto takes what was measured to be faster.")
-      .choices({"auto", "custom", "aten", "check"});
   return d.section();
 }
 
@@ -119,6 +117,7 @@ std::vector<Section> all_sections() {
   };
   add({JobFields::section(), models::ModelFields::section()});
   for (const auto& entry : models::registry()) sections.push_back(entry.section());
+  add({models::RecomputeFields::section()});
   add(data::sections());
   add(step::sections());
   add({TrainingFields::section()});

@@ -26,7 +26,6 @@ struct TrainingFields {
   int64_t threads = 0;
   int64_t seed = 0;
   bool deterministic = true;
-  std::string kernels = "auto";
   static Section section();
 };
 

@@ -129,8 +129,11 @@ Parts open_parts(const recipe::Recipe& recipe) {
   parts.context.height = info.height;
   parts.context.width = info.width;
   parts.context.features = info.features;
-  parts.context.outputs =
-      step::output_count(recipe, static_cast<int64_t>(info.classes.size()), info.values);
+  parts.context.vocabulary = info.vocabulary;
+  parts.context.context = info.context;
+  parts.context.outputs = step::output_count(
+      recipe, info.is_text ? info.vocabulary : static_cast<int64_t>(info.classes.size()),
+      info.values);
   parts.context.options = at::TensorOptions().dtype(at::kFloat);
   parts.context.seed = static_cast<uint64_t>(recipe.get<TrainingFields>().seed);
   return parts;

@@ -129,6 +129,7 @@ void Training::open() {
   context.steps_per_epoch = parts_->plan.steps_per_epoch;
   context.device = device;
   context.seed = parts_->context.seed;
+  context.is_text = parts_->dataset->info().is_text;
   step_ = std::make_unique<step::Step>(model_, recipe, context);
 
   const auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
@@ -213,8 +214,9 @@ void Training::restore_or_start() {
       recipe.get<models::ModelFields>().name, parameters,
       parts_->dataset->size(data::Split::kTrain), parts_->dataset->size(data::Split::kValidation),
       parts_->dataset->size(data::Split::kTest),
-      info.classes.empty() ? fmt::format("{} value(s)", info.values)
-                           : fmt::format("{} classes", info.classes.size()),
+      info.is_text           ? fmt::format("{} kinds of tokens", info.vocabulary)
+      : info.classes.empty() ? fmt::format("{} value(s)", info.values)
+                             : fmt::format("{} classes", info.classes.size()),
       parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads));
   terminal_.print(step_->describe());
   loader_->seek(progress_.samples);
@@ -277,6 +279,8 @@ void Training::log_step(const step::StepReport& report) {
                                          {"train.lr", report.lr},
                                          {"train.grad_norm", report.grad_norm},
                                          {"train.samples_per_s", rate_}});
+  if (const auto& info = parts_->dataset->info(); info.is_text)
+    row_values_.emplace_back("train.tokens_per_s", rate_ * static_cast<double>(info.context));
   if (report.loss_scale != 1) row_values_.emplace_back("train.loss_scale", report.loss_scale);
   progress_.interval_loss = 0;
   progress_.interval_samples = 0;

@@ -90,7 +90,7 @@ at::Tensor sample_losses(const Suspects& s, const Batch& batch) {
   models::DropoutKey key = s.dropout;
   key.samples = &batch.samples;
   models::set_dropout_key(&key);
-  at::Tensor outputs;
+  at::Tensor outputs;  // of a language model: every logit, which this rare case can afford
   {
     Autocast autocast(batch.inputs.device().type(), s.precision);
     outputs = s.model.forward(batch.inputs);

@@ -23,6 +23,12 @@ Section LossFields::section() {
       .range(0, 1)
       .when("name", {"cross_entropy"})
       .synonyms({"label_smoothing_factor", "smoothing"});
+  d.field("z_loss", &F::z_loss,
+          "Weight of the squared logarithm of the softmax's denominator, which keeps a language "
+          "model's logits from drifting (1e-4 is usual); 0: off.")
+      .at_least(0)
+      .when("name", {"cross_entropy"})
+      .synonyms({"z_loss_weight", "lse_square_scale"});
   d.field("pos_weight", &F::pos_weight, "Weight of samples of class 1 against those of class 0.")
       .above(0)
       .when("name", {"binary_cross_entropy"})
@@ -133,6 +139,11 @@ Section TrainingFields::section() {
       .choices({"fp32", "bf16-mixed", "fp16-mixed"})
       .synonyms({"mixed_precision_param", "training.dtype", "bf16", "fp16", "use_mixed_precision",
                  "bf16.enabled", "amp"});
+  d.field(
+       "kernels", &F::kernels,
+       "Lehr's kernels or ATen's; auto takes what was measured to be faster; check runs both and "
+       "reports the largest difference.")
+      .choices({"auto", "custom", "aten", "check"});
   d.field("max_grad_norm", &F::max_grad_norm,
           "Scales the gradient down to this global norm when it is longer. Absent: never.")
       .above(0)

@@ -12,7 +12,7 @@ namespace lehr::step {
 struct LossFields {
   std::string name = "cross_entropy";
   FloatList class_weights;  // empty: every class counts the same
-  double label_smoothing = 0;
+  double label_smoothing = 0, z_loss = 0;
   double pos_weight = 1;
   double delta = 1;
   static Section section();
@@ -46,6 +46,7 @@ struct ScheduleFields {
 
 struct TrainingFields {
   std::string precision = "fp32";
+  std::string kernels = "auto";
   std::optional<double> max_grad_norm;
   std::string non_finite = "stop";
   std::optional<double> ema_decay;

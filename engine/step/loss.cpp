@@ -6,10 +6,14 @@
 #include <cmath>
 
 #include "engine/base/error.h"
+#include "engine/step/precision.h"
 #include "engine/step/step.h"
+#include "models/ops.h"
 
 namespace lehr::step {
 namespace {
+
+constexpr int64_t kIgnored = -100;  // a target that does not count
 
 // a wrong shape would broadcast in silence and train something else
 void require(bool holds, const char* expected, const at::Tensor& outputs,
@@ -23,7 +27,9 @@ void require(bool holds, const char* expected, const at::Tensor& outputs,
 class CrossEntropy : public Loss {
  public:
   explicit CrossEntropy(const LossFields& fields)
-      : weights_(fields.class_weights), label_smoothing_(fields.label_smoothing) {
+      : weights_(fields.class_weights),
+        label_smoothing_(fields.label_smoothing),
+        z_loss_(fields.z_loss) {
     double sum = 0;
     for (double w : weights_) {
       if (!(w >= 0) || !std::isfinite(w))
@@ -39,12 +45,23 @@ class CrossEntropy : public Loss {
   }
 
   double weight(const at::Tensor& targets) const override {
+    if (targets.dim() == 2)  // tokens
+      return static_cast<double>(targets.ne(kIgnored).sum().item<int64_t>());
     if (weights_.empty()) return static_cast<double>(targets.numel());
     return weights_on(targets.device()).index_select(0, targets).sum(at::kDouble).item<double>();
   }
 
   at::Tensor scores(const at::Tensor& outputs) const override {
     return at::softmax(outputs, 1, at::kFloat);
+  }
+
+  at::Tensor token_sum(const at::Tensor& hidden, const at::Tensor& head, int64_t vocabulary,
+                       const at::Tensor& targets) const override {
+    if (!weights_.empty())
+      throw Error(Code::kRecipe, "tokens have no class weights", "loss.class_weights", "remove it");
+    const at::Tensor rows = vocabulary == head.size(0) ? head : head.slice(0, 0, vocabulary);
+    const at::Tensor logits = at::linear(hidden.flatten(0, 1), rows).to(at::kFloat);  // [N, V]
+    return apply(logits, targets.flatten(), at::Reduction::Sum);
   }
 
   int64_t output_count(int64_t classes, int64_t) const override {
@@ -63,11 +80,20 @@ class CrossEntropy : public Loss {
  protected:
   at::Tensor apply(const at::Tensor& outputs, const at::Tensor& targets,
                    int64_t reduction) const override {
+    if (outputs.dim() == 3) {  // tokens
+      at::Tensor loss = apply(outputs.flatten(0, 1), targets.flatten(), reduction);
+      return reduction == at::Reduction::None ? loss.view_as(targets) : loss;
+    }
     require(outputs.dim() == 2 && targets.dim() == 1 && outputs.size(0) == targets.size(0) &&
                 (weights_.empty() || static_cast<int64_t>(weights_.size()) == outputs.size(1)),
             "outputs [B, C], targets [B] and as many class weights as classes", outputs, targets);
-    return at::cross_entropy_loss(outputs, targets, weights_on(outputs.device()), reduction,
-                                  /*ignore_index=*/-100, label_smoothing_);
+    at::Tensor loss = at::cross_entropy_loss(outputs, targets, weights_on(outputs.device()),
+                                             reduction, kIgnored, label_smoothing_);
+    if (z_loss_ > 0) {
+      at::Tensor z = at::logsumexp(outputs, 1).square().masked_fill(targets == kIgnored, 0);
+      loss = loss + z_loss_ * (reduction == at::Reduction::Sum ? z.sum() : z);
+    }
+    return loss;
   }
 
  private:
@@ -75,7 +101,7 @@ class CrossEntropy : public Loss {
     return weights_.empty() ? at::Tensor() : weight_tensor_.to(device);
   }
   FloatList weights_;
-  double label_smoothing_;
+  double label_smoothing_, z_loss_;
   at::Tensor weight_tensor_;
 };
 
@@ -190,6 +216,11 @@ double Loss::weight(const at::Tensor& targets) const {
   return static_cast<double>(targets.numel());
 }
 
+at::Tensor Loss::token_sum(const at::Tensor&, const at::Tensor&, int64_t, const at::Tensor&) const {
+  throw Error(Code::kRecipe, "a language model is trained by cross_entropy alone", "loss.name",
+              "write cross_entropy");
+}
+
 at::Tensor Loss::scores(const at::Tensor& outputs) const { return outputs.to(at::kFloat); }
 
 std::unique_ptr<Loss> make_loss(const LossFields& fields) {
@@ -210,10 +241,28 @@ at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs) {
   return make_loss(fields.get<LossFields>())->scores(outputs);
 }
 
-std::pair<double, double> loss_sum(const FieldSource& fields, const at::Tensor& outputs,
-                                   const at::Tensor& targets) {
+at::Tensor forward_sum(models::Model& model, const Loss& loss, const Batch& batch,
+                       std::optional<at::ScalarType> precision, at::Tensor* outputs) {
+  at::Tensor hidden;
+  auto* language = dynamic_cast<models::LanguageModel*>(&model);
+  {
+    Autocast autocast(batch.inputs.device().type(), precision);
+    hidden = language ? language->hidden({batch.inputs, batch.segments, nullptr})
+                      : model.forward(batch.inputs);
+    if (language)
+      return loss.token_sum(hidden, language->head(), language->vocabulary(), batch.targets);
+  }
+  if (outputs) *outputs = hidden;
+  return loss.sum(hidden, batch.targets);
+}
+
+Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch) {
+  const models::KernelScope kernels(models::kernels_of(fields.get<TrainingFields>().kernels));
   auto loss = make_loss(fields.get<LossFields>());
-  return {loss->sum(outputs, targets).item<double>(), loss->weight(targets)};
+  Evaluated result;
+  result.sum = forward_sum(model, *loss, batch, std::nullopt, &result.outputs).item<double>();
+  result.weight = loss->weight(batch.targets);
+  return result;
 }
 
 }  // namespace lehr::step

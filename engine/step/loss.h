@@ -6,9 +6,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "engine/base/batch.h"
 #include "engine/step/fields.h"
+#include "models/model.h"
 
 namespace lehr::step {
 
@@ -20,7 +23,13 @@ class Loss {
   at::Tensor sum(const at::Tensor& outputs, const at::Tensor& targets) const;
   // Of each sample, [B].
   at::Tensor each(const at::Tensor& outputs, const at::Tensor& targets) const;
-  // What the sums are divided by: samples, values, or the class weights of the targets.
+  // Sum over the tokens whose target counts, from hidden states [B, T, D] and head [rows, D] of a
+  // language model (see models::LanguageModel), targets [B, T]. Losses of other things throw
+  // Error{kRecipe}.
+  virtual at::Tensor token_sum(const at::Tensor& hidden, const at::Tensor& head, int64_t vocabulary,
+                               const at::Tensor& targets) const;
+  // What the sums are divided by: samples, values, the class weights of the targets, or tokens that
+  // count.
   virtual double weight(const at::Tensor& targets) const;
   // Predictions for the metrics: see to_scores in step.h.
   virtual at::Tensor scores(const at::Tensor& outputs) const;
@@ -36,5 +45,10 @@ class Loss {
 
 // Throws Error{kRecipe} for an unknown name or weights that are none.
 std::unique_ptr<Loss> make_loss(const LossFields& fields);
+
+// The loss of a batch, forward included, as sum() and token_sum() give it. `outputs` gets the
+// model's outputs, but for a language model, whose logits are never all held.
+at::Tensor forward_sum(models::Model& model, const Loss& loss, const Batch& batch,
+                       std::optional<at::ScalarType> precision, at::Tensor* outputs = nullptr);
 
 }  // namespace lehr::step

@@ -19,6 +19,7 @@
 #include "engine/step/optimizer.h"
 #include "engine/step/precision.h"
 #include "engine/step/schedule.h"
+#include "models/ops.h"
 
 namespace lehr::step {
 namespace {
@@ -62,6 +63,7 @@ struct Step::State {
   std::unique_ptr<Optimizer> optimizer;
   std::optional<Average> average;
   std::optional<at::ScalarType> precision;
+  models::Kernels kernels;
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -79,6 +81,7 @@ struct Step::State {
         schedule(schedule_fields, c.total_steps, c.steps_per_epoch),
         groups(make_groups(model->parameters(), optimizer_fields)),
         precision(compute_dtype(training.precision)),
+        kernels(models::kernels_of(training.kernels)),
         scale(training),
         buffers(model->buffers()) {
     for (auto& p : groups.frozen) p.tensor.set_requires_grad(false);
@@ -104,13 +107,9 @@ struct Step::State {
   at::Tensor forward_backward(const Batch& batch) {
     models::DropoutKey key{context.seed, steps, &batch.samples};
     models::set_dropout_key(&key);
-    at::Tensor outputs;
-    {
-      Autocast autocast(context.device.type(), precision);
-      outputs = model->forward(batch.inputs);
-    }
+    const models::KernelScope scope(kernels);
+    at::Tensor sum = forward_sum(*model, *loss, batch, precision);
     models::set_dropout_key(nullptr);
-    at::Tensor sum = loss->sum(outputs, batch.targets);
     sum.backward(seed);
     return sum.detach();
   }
@@ -141,6 +140,7 @@ struct Step::State {
       weight += loss->weight(batch.targets);
       report.samples += batch.inputs.size(0);
     }
+    if (context.is_text) report.tokens = static_cast<int64_t>(weight);
     if (weight > 0) seed.fill_(scale.value() / weight);
     buffers.take();
 

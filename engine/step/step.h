@@ -22,6 +22,7 @@ struct StepContext {
   int64_t steps_per_epoch = 0;
   at::Device device = at::kCPU;
   uint64_t seed = 0;
+  bool is_text = false;
 };
 
 struct StepReport {
@@ -30,6 +31,7 @@ struct StepReport {
   double lr = 0;
   double loss_scale = 1;
   int64_t samples = 0;
+  int64_t tokens = 0;    // of text: those that count
   bool skipped = false;  // non-finite, or fp16 scale was lowered: no weight moved
 };
 
@@ -72,9 +74,13 @@ int64_t output_count(const FieldSource& fields, int64_t classes, int64_t values)
 //   cross-entropy: softmax [B, C]; binary: sigmoid [B] of class 1 -> [B, 2]; regression: as they
 //   are
 at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs);
-// Weighted mean loss of a batch and its weight, for evaluation: {sum, weight}.
-std::pair<double, double> loss_sum(const FieldSource& fields, const at::Tensor& outputs,
-                                   const at::Tensor& targets);
+// A forward in the model's present mode, in fp32: the sum of the loss, what it is divided by, and
+// the model's outputs (undefined for a language model, whose logits are never all held).
+struct Evaluated {
+  double sum = 0, weight = 0;
+  at::Tensor outputs;
+};
+Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch);
 // Bytes of optimizer state (with EMA) per parameter byte, for `lehr check`.
 double state_bytes_per_parameter_byte(const FieldSource& fields);
 

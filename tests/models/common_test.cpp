@@ -37,7 +37,7 @@ TEST_P(EveryModel, OverfitsOneBatch) {
   double loss_now = 0;
   for (int step = 1; step <= 120; ++step) {
     Keyed keyed(step, 0, 12);
-    auto loss = at::cross_entropy_loss(model->forward(x), y);
+    auto loss = at::cross_entropy_loss(flat(model->forward(x)), y);
     loss_now = loss.item<double>();
     loss.backward();
     at::NoGradGuard no_grad;
@@ -78,7 +78,7 @@ TEST_P(EveryModel, HasFiniteGradientsEverywhere) {
     const at::Tensor outputs = model->forward(toy_input(entry, 6));
     at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(at::kCPU, false);
-    at::cross_entropy_loss(outputs.to(at::kFloat), toy_targets(entry, 6)).backward();
+    at::cross_entropy_loss(flat(outputs).to(at::kFloat), toy_targets(entry, 6)).backward();
     for (const auto& [name, tensor] : model->parameters()) {
       ASSERT_TRUE(tensor.grad().defined()) << name;
       EXPECT_TRUE(at::isfinite(tensor.grad()).all().item<bool>()) << name;
@@ -94,7 +94,8 @@ TEST_P(EveryModel, TreatsRowsAloneInEval) {
   model->train(false);
   const auto x = toy_input(entry, 5);
   const auto all = model->forward(x);
-  EXPECT_EQ(all.sizes(), (std::vector<int64_t>{5, entry.toy_context.outputs}));
+  EXPECT_EQ(flat(all).sizes(),
+            (std::vector<int64_t>{toy_targets(entry, 5).size(0), entry.toy_context.outputs}));
   EXPECT_LT(largest_difference(all.slice(0, 0, 2), model->forward(x.slice(0, 0, 2))), 1e-5);
   EXPECT_LT(largest_difference(all.slice(0, 4, 5), model->forward(x.slice(0, 4, 5))), 1e-5);
   EXPECT_TRUE(all.equal(model->forward(x)));
@@ -138,10 +139,10 @@ TEST_P(EveryModel, GivesTheSameGradientFromMicroBatches) {
     clear_gradients(*model);
     for (int64_t begin = 0; begin < 12; begin += micro) {
       Keyed keyed(1, begin, micro);
-      const auto outputs = model->forward(x.slice(0, begin, begin + micro));
-      (at::cross_entropy_loss(outputs, y.slice(0, begin, begin + micro), {}, at::Reduction::Sum) /
-       12)
-          .backward();
+      const auto outputs = flat(model->forward(x.slice(0, begin, begin + micro)));
+      const int64_t rows = y.size(0) / 12;  // of a sample
+      const auto targets = y.slice(0, begin * rows, (begin + micro) * rows);
+      (at::cross_entropy_loss(outputs, targets, {}, at::Reduction::Sum) / y.size(0)).backward();
     }
     std::vector<at::Tensor> result;
     for (const auto& [name, tensor] : model->parameters()) result.push_back(tensor.grad().clone());

@@ -28,6 +28,15 @@ inline std::shared_ptr<Model> toy(const ModelEntry& entry, uint64_t seed = 1,
 
 inline at::Tensor toy_input(const ModelEntry& entry, int64_t batch, at::Device device = at::kCPU) {
   const ModelContext& c = entry.toy_context;
+  if (c.vocabulary > 0) {
+    const at::TensorOptions ids = at::TensorOptions().dtype(at::kLong).device(device);
+    if (device.is_meta()) return at::empty({batch, c.context}, ids);
+    return at::arange(batch * c.context, ids)
+        .mul_(7)
+        .bitwise_xor_(5)
+        .remainder_(c.vocabulary)
+        .view({batch, c.context});
+  }
   const std::vector<int64_t> sizes =
       c.channels > 0 ? std::vector<int64_t>{batch, c.channels, c.height, c.width}
                      : std::vector<int64_t>{batch, c.features};
@@ -37,8 +46,15 @@ inline at::Tensor toy_input(const ModelEntry& entry, int64_t batch, at::Device d
   return c.channels > 0 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
 }
 
+// One class for each row of `flat` outputs.
 inline at::Tensor toy_targets(const ModelEntry& entry, int64_t batch) {
-  return at::arange(batch, at::kLong).remainder(entry.toy_context.outputs);
+  const int64_t rows = batch * std::max<int64_t>(1, entry.toy_context.context);
+  return at::arange(rows, at::kLong).remainder(entry.toy_context.outputs);
+}
+
+// Outputs as rows of logits: [B, C], or [B, T, V] -> [B * T, V].
+inline at::Tensor flat(const at::Tensor& outputs) {
+  return outputs.dim() == 3 ? outputs.flatten(0, 1) : outputs;
 }
 
 // Dropout's key for samples [first, first + count) while it lives.

@@ -1,6 +1,7 @@
 #include "engine/step/loss.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include "engine/base/error.h"
@@ -82,13 +83,15 @@ TEST(Loss, ScoresAreProbabilitiesOrValues) {
 }
 
 TEST(Loss, EvaluationSumsMergeToTheMean) {
+  auto model = toy::mlp();
   Batch batch = toy::classes(10);
-  at::Tensor outputs = toy::uniform({10, 3}, 5);
   auto fields = named("cross_entropy").set("loss.class_weights", FloatList{1, 4, 0.5});
-  auto [all, weight] = loss_sum(fields, outputs, batch.targets);
-  auto [a, wa] = loss_sum(fields, outputs.slice(0, 0, 7), batch.targets.slice(0, 0, 7));
-  auto [b, wb] = loss_sum(fields, outputs.slice(0, 7), batch.targets.slice(0, 7));
-  EXPECT_NEAR((a + b) / (wa + wb), all / weight, 1e-6);
+  c10::NoGradGuard no_grad;
+  const Evaluated all = evaluate_batch(fields, *model, batch);
+  const Evaluated a = evaluate_batch(fields, *model, toy::rows(batch, 0, 7));
+  const Evaluated b = evaluate_batch(fields, *model, toy::rows(batch, 7, 10));
+  EXPECT_NEAR((a.sum + b.sum) / (a.weight + b.weight), all.sum / all.weight, 1e-6);
+  EXPECT_EQ(all.outputs.sizes(), at::IntArrayRef({10, 3}));
 }
 
 }  // namespace

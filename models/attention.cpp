@@ -1,0 +1,45 @@
+#include "models/attention.h"
+
+#include <ATen/ATen.h>
+
+namespace lehr::models {
+
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const at::Tensor& mask,
+                     KeyValueCache* cache, size_t layer) {
+  const at::Tensor rows =
+      qkv.unflatten(-1, {shape.heads + 2 * shape.kv_heads, shape.head_size});  // [B, T, H, N]
+  const auto parts = rows.split_with_sizes({shape.heads, shape.kv_heads, shape.kv_heads}, 2);
+  const at::Tensor q = parts[0].transpose(1, 2);  // [B, H, T, N]
+  at::Tensor k = parts[1].transpose(1, 2), v = parts[2].transpose(1, 2);
+  bool is_causal = !mask.defined();
+  if (cache) {
+    if (cache->keys.size() <= layer) {
+      cache->keys.resize(layer + 1);
+      cache->values.resize(layer + 1);
+    }
+    at::Tensor& keys = cache->keys[layer];
+    at::Tensor& values = cache->values[layer];
+    if (keys.defined()) {
+      k = at::cat({keys, k}, 2), v = at::cat({values, v}, 2);
+      is_causal = false;  // one new token sees everything
+    }
+    keys = k, values = v;
+  }
+  const at::Tensor out = at::scaled_dot_product_attention(
+      q, k, v, mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, /*dropout_p=*/0,
+      is_causal, /*scale=*/std::nullopt, /*enable_gqa=*/shape.heads != shape.kv_heads);
+  return out.transpose(1, 2).flatten(2);
+}
+
+at::Tensor attention_mask(const at::Tensor& segments) {
+  if (!segments.defined()) return {};
+  const at::Tensor same = segments.unsqueeze(1) == segments.unsqueeze(2);  // [B, T, T]
+  return same.tril().unsqueeze(1);
+}
+
+at::Tensor positions_of(const at::Tensor& ids, int64_t before) {
+  const at::Tensor positions = at::ones_like(ids.select(0, 0)).cumsum(0) - 1;
+  return before == 0 ? positions : positions + before;
+}
+
+}  // namespace lehr::models

@@ -1,0 +1,134 @@
+#include "models/recompute.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "models/model.h"
+#include "models/ops.h"
+
+namespace lehr::models {
+namespace {
+
+using Part = std::function<Tensors(const Tensors&)>;
+
+// What the first run depended on beside its inputs, to be put back for the second.
+struct Surroundings {
+  DropoutKey key;
+  std::vector<int64_t> samples;
+  bool has_key = false;
+  Kernels kernels;
+  bool autocast[2];
+  at::ScalarType dtype[2];
+
+  static Surroundings now() {
+    Surroundings s;
+    if (const DropoutKey* key = dropout_key(); key && key->samples) {
+      s.has_key = true, s.key = *key, s.samples = *key->samples;
+    }
+    s.kernels = kernels_in_use();
+    for (int i : {0, 1}) {
+      s.autocast[i] = at::autocast::is_autocast_enabled(kDevices[i]);
+      s.dtype[i] = at::autocast::get_autocast_dtype(kDevices[i]);
+    }
+    return s;
+  }
+  static constexpr at::DeviceType kDevices[2] = {at::kCPU, at::kCUDA};
+};
+
+class Restored {
+ public:
+  explicit Restored(const Surroundings& s)
+      : kernels_(s.kernels), key_(s.key), before_(dropout_key()), now_(Surroundings::now()) {
+    key_.samples = &s.samples;
+    if (s.has_key) set_dropout_key(&key_);
+    set(s);
+  }
+  ~Restored() {
+    set_dropout_key(before_);
+    at::autocast::clear_cache();
+    set(now_);
+  }
+  Restored(const Restored&) = delete;
+  Restored& operator=(const Restored&) = delete;
+
+ private:
+  static void set(const Surroundings& s) {
+    for (int i : {0, 1}) {
+      at::autocast::set_autocast_enabled(Surroundings::kDevices[i], s.autocast[i]);
+      at::autocast::set_autocast_dtype(Surroundings::kDevices[i], s.dtype[i]);
+    }
+  }
+  KernelScope kernels_;
+  DropoutKey key_;
+  const DropoutKey* before_;
+  Surroundings now_;
+};
+
+struct Kept : torch::CustomClassHolder {
+  Kept(Part p, Surroundings a) : part(std::move(p)), around(std::move(a)) {}
+  Part part;
+  Surroundings around;
+};
+
+struct Recompute : torch::autograd::Function<Recompute> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                c10::intrusive_ptr<Kept> kept,
+                                                const Tensors& inputs) {
+    at::NoGradGuard no_grad;
+    context->save_for_backward(inputs);
+    Tensors outputs = kept->part(inputs);
+    context->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
+    return outputs;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto kept = context->saved_data["kept"].toCapsule();
+    const Kept& what = static_cast<const Kept&>(*kept);
+    Tensors inputs;
+    for (const auto& saved : context->get_saved_variables())
+      inputs.push_back(saved.defined() ? saved.detach().requires_grad_(saved.requires_grad())
+                                       : saved);
+    Tensors outputs, reached, arriving;
+    {
+      at::AutoGradMode grad(true);
+      const Restored restored(what.around);
+      outputs = what.part(inputs);
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!gradients[i].defined() || !outputs[i].requires_grad()) continue;
+      reached.push_back(outputs[i]);
+      arriving.push_back(gradients[i]);
+    }
+    // parameters that `part` reads collect their gradients here
+    torch::autograd::backward(reached, arriving);
+    torch::autograd::variable_list result{at::Tensor()};
+    for (const auto& input : inputs)
+      result.push_back(input.defined() && input.requires_grad() ? input.grad() : at::Tensor());
+    return result;
+  }
+};
+
+}  // namespace
+
+Tensors recomputed(bool keep, const Tensors& inputs, const Part& part) {
+  if (keep || !at::GradMode::is_enabled()) return part(inputs);
+  return Recompute::apply(c10::make_intrusive<Kept>(part, Surroundings::now()), inputs);
+}
+
+Section RecomputeFields::section() {
+  Declare<RecomputeFields> d("activation_checkpoint",
+                             "Activations that are computed again instead of kept.");
+  d.field("mode", &RecomputeFields::mode,
+          "Which parts of a language model run again in the backward: full (each layer: least "
+          "memory, a third more work), selective (each feed-forward half, which holds most of the "
+          "memory), none.")
+      .choices({"none", "full", "selective"})
+      .synonyms({"activation_checkpoint.enabled", "training.gradient_checkpointing",
+                 "training.enable_activation_checkpointing"});
+  return d.section();
+}
+
+}  // namespace lehr::models
