@@ -1,6 +1,4 @@
-// image_normalize beside the same in ATen's ops: time and bytes per second, on the CPU and, where
-// there is one, on a GPU.
-//   build/tests/bench_kernels [--benchmark_filter=REGEX]
+// image_normalize beside the same in ATen's ops.
 #include <fmt/format.h>
 
 #include "kernels/image_normalize/image_normalize_op.h"
@@ -41,27 +39,16 @@ void add(const ImageShape& shape, at::ScalarType type, at::Device device, Device
           });
         })
         ->UseManualTime()
+        ->Iterations(kColdIterations)
         ->Unit(benchmark::kMicrosecond);
   }
 }
 
+const BenchmarkRows rows([](at::Device device, DeviceRuntime* runtime) {
+  for (const ImageShape& shape :
+       {ImageShape{128, 28, 28, 1}, ImageShape{128, 32, 32, 3}, ImageShape{64, 224, 224, 3}})
+    for (at::ScalarType type : {at::kFloat, at::kBFloat16}) add(shape, type, device, runtime);
+});
+
 }  // namespace
 }  // namespace lehr::kernels
-
-int main(int argc, char** argv) {
-  using namespace lehr;
-  std::string why;
-  DeviceRuntime* runtime = nullptr;
-  if (gpu_present(&why) && !cuda_library_path().empty()) runtime = load_cuda();  // before ATen
-  if (!runtime) fmt::print("CUDA is not measured: {}\n", why.empty() ? "no CUDA half" : why);
-  for (const kernels::ImageShape& shape :
-       {kernels::ImageShape{128, 28, 28, 1}, kernels::ImageShape{128, 32, 32, 3},
-        kernels::ImageShape{64, 224, 224, 3}}) {
-    for (at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-      kernels::add(shape, type, at::kCPU, nullptr);
-      if (runtime) kernels::add(shape, type, at::kCUDA, runtime);
-    }
-  }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-}

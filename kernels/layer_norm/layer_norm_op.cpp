@@ -1,0 +1,272 @@
+// Shows layer norm to LibTorch: schemas, checks, CPU, Meta and Autograd. The two public ops are
+// made of lehr::layer_norm_forward and _backward, which each device implements.
+#include "kernels/layer_norm/layer_norm_op.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "kernels/common/chunks.h"
+#include "kernels/common/op.h"
+
+namespace lehr::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;   // output, sum, stats
+using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;  // of x, weight, bias
+
+Forward forward(const at::Tensor& x, const std::optional<at::Tensor>& residual,
+                const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  static auto op = c10::Dispatcher::singleton()
+                       .findSchemaOrThrow("lehr::layer_norm_forward", "")
+                       .typed<Forward(const at::Tensor&, const std::optional<at::Tensor>&,
+                                      const at::Tensor&, const at::Tensor&, double)>();
+  return op.call(x, residual, weight, bias, eps);
+}
+
+Backward backward(const at::Tensor& grad, const std::optional<at::Tensor>& grad_sum,
+                  const at::Tensor& x, const at::Tensor& stats, const at::Tensor& weight) {
+  static auto op = c10::Dispatcher::singleton()
+                       .findSchemaOrThrow("lehr::layer_norm_backward", "")
+                       .typed<Backward(const at::Tensor&, const std::optional<at::Tensor>&,
+                                       const at::Tensor&, const at::Tensor&, const at::Tensor&)>();
+  return op.call(grad, grad_sum, x, stats, weight);
+}
+
+Forward forward_on_cpu(const at::Tensor& x, const std::optional<at::Tensor>& residual,
+                       const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const LayerNormCall call = prepare_layer_norm(x, residual, weight, bias, eps);
+  at::parallel_for(0, call.args.rows, rows_a_task(call.args.columns),
+                   [&](int64_t begin, int64_t end) { layer_norm_cpu_simd(call.args, begin, end); });
+  return {call.output, call.sum, call.stats};
+}
+
+Forward forward_on_meta(const at::Tensor& x, const std::optional<at::Tensor>& residual,
+                        const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const LayerNormCall call = prepare_layer_norm(x, residual, weight, bias, eps);
+  return {call.output, call.sum, call.stats};
+}
+
+Backward backward_on_cpu(const at::Tensor& grad, const std::optional<at::Tensor>& grad_sum,
+                         const at::Tensor& x, const at::Tensor& stats, const at::Tensor& weight) {
+  const LayerNormBackwardCall call = prepare_layer_norm_backward(grad, grad_sum, x, stats, weight);
+  const LayerNormBackward& args = call.args;
+  // a chunk has 16 rows or more
+  at::parallel_for(
+      0, args.chunks, std::max<int64_t>(1, rows_a_task(args.columns) / 16),
+      [&](int64_t begin, int64_t end) { layer_norm_backward_cpu_simd(args, begin, end); });
+  sum_chunks(args.partials, args.chunks, 2 * args.columns, args.grad_parameters);
+  return call.results();
+}
+
+Backward backward_on_meta(const at::Tensor& grad, const std::optional<at::Tensor>& grad_sum,
+                          const at::Tensor& x, const at::Tensor& stats, const at::Tensor& weight) {
+  return prepare_layer_norm_backward(grad, grad_sum, x, stats, weight).results();
+}
+
+// x (or x and residual), weight, bias -> normalised (and the sum)
+class LayerNormFunction : public torch::autograd::Function<LayerNormFunction> {
+ public:
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const std::optional<at::Tensor>& residual, const at::Tensor& weight,
+                               const at::Tensor& bias, double eps) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    auto [output, sum, stats] = kernels::forward(x, residual, weight, bias, eps);
+    context->save_for_backward({residual ? sum : x, stats, weight});
+    context->set_materialize_grads(false);
+    if (residual) return {output, sum};
+    return {output};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const bool adds = grads.size() == 2;
+    const at::Tensor grad_sum = adds ? grads[1] : at::Tensor();
+    if (!grads[0].defined()) return {grad_sum, grad_sum, {}, {}, {}};
+    auto [grad_x, grad_weight, grad_bias] = kernels::backward(
+        grads[0], grad_sum.defined() ? std::optional<at::Tensor>(grad_sum) : std::nullopt, saved[0],
+        saved[1], saved[2]);
+    return {grad_x, adds ? grad_x : at::Tensor(), grad_weight, grad_bias, {}};
+  }
+};
+
+at::Tensor layer_norm_autograd(const at::Tensor& x, const at::Tensor& weight,
+                               const at::Tensor& bias, double eps) {
+  if (needs_gradient(x, weight, bias))
+    return LayerNormFunction::apply(x, std::optional<at::Tensor>(), weight, bias, eps)[0];
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return std::get<0>(forward(x, std::nullopt, weight, bias, eps));
+}
+
+std::tuple<at::Tensor, at::Tensor> add_layer_norm_autograd(const at::Tensor& x,
+                                                           const at::Tensor& residual,
+                                                           const at::Tensor& weight,
+                                                           const at::Tensor& bias, double eps) {
+  if (needs_gradient(x, residual, weight, bias)) {
+    const variable_list outputs =
+        LayerNormFunction::apply(x, std::optional<at::Tensor>(residual), weight, bias, eps);
+    return {outputs[0], outputs[1]};
+  }
+  const at::AutoDispatchBelowADInplaceOrView below;
+  auto [output, sum, stats] = forward(x, residual, weight, bias, eps);
+  return {output, sum};
+}
+
+// below autograd: inference mode, and what the guards above leave
+at::Tensor layer_norm_composite(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& bias, double eps) {
+  return std::get<0>(forward(x, std::nullopt, weight, bias, eps));
+}
+
+std::tuple<at::Tensor, at::Tensor> add_layer_norm_composite(const at::Tensor& x,
+                                                            const at::Tensor& residual,
+                                                            const at::Tensor& weight,
+                                                            const at::Tensor& bias, double eps) {
+  auto [output, sum, stats] = forward(x, residual, weight, bias, eps);
+  return {output, sum};
+}
+
+}  // namespace
+
+LayerNormCall prepare_layer_norm(const at::Tensor& x, const std::optional<at::Tensor>& residual,
+                                 const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const char* op = residual ? "add_layer_norm" : "layer_norm";
+  const Float type = float_type_of(x, op, "x");
+  const int64_t rows = rows_of(x, op);
+  const Float parameter_type = check_parameter(weight, x, op, "weight");
+  TORCH_CHECK(check_parameter(bias, x, op, "bias") == parameter_type, op, ": weight is ",
+              weight.scalar_type(), " and bias ", bias.scalar_type(), "; give them one dtype");
+  if (residual) check_like(*residual, x, op, "residual");
+
+  LayerNormCall call;
+  call.x = x.contiguous();
+  call.weight = weight.contiguous();
+  call.bias = bias.contiguous();
+  call.output = at::empty(x.sizes(), x.options());
+  call.stats = at::empty({2, rows}, x.options().dtype(at::kFloat));
+  if (residual) {
+    call.residual = residual->contiguous();
+    call.sum = at::empty(x.sizes(), x.options());
+  }
+  if (x.is_meta()) return call;
+  call.args = {call.x.const_data_ptr(),
+               residual ? call.residual.const_data_ptr() : nullptr,
+               call.weight.const_data_ptr(),
+               call.bias.const_data_ptr(),
+               call.output.mutable_data_ptr(),
+               residual ? call.sum.mutable_data_ptr() : nullptr,
+               call.stats.mutable_data_ptr<float>(),
+               rows,
+               x.size(-1),
+               static_cast<float>(eps),
+               type,
+               parameter_type};
+  return call;
+}
+
+LayerNormBackwardCall prepare_layer_norm_backward(const at::Tensor& grad,
+                                                  const std::optional<at::Tensor>& grad_sum,
+                                                  const at::Tensor& x, const at::Tensor& stats,
+                                                  const at::Tensor& weight) {
+  const char* op = "layer_norm_backward";
+  const Float type = float_type_of(x, op, "x");
+  const int64_t rows = rows_of(x, op), columns = x.size(-1);
+  const Float parameter_type = check_parameter(weight, x, op, "weight");
+  check_like(grad, x, op, "grad");
+  if (grad_sum) check_like(*grad_sum, x, op, "grad_sum");
+  TORCH_CHECK(stats.scalar_type() == at::kFloat && stats.is_contiguous() && stats.dim() == 2 &&
+                  stats.size(0) == 2 && stats.size(1) == rows && stats.device() == x.device(),
+              op, ": stats must be those of the forward");
+  const int64_t chunks = x.is_cuda() ? cuda_row_chunks(rows, columns) : cpu_row_chunks(rows);
+
+  LayerNormBackwardCall call;
+  call.grad = grad.contiguous();
+  if (grad_sum) call.grad_sum = grad_sum->contiguous();
+  call.x = x.contiguous();
+  call.stats = stats;
+  call.weight = weight.contiguous();
+  call.grad_x = at::empty(x.sizes(), x.options());
+  call.partials = at::empty({chunks, 2, columns}, stats.options());
+  call.grad_parameters = at::empty({2, columns}, stats.options());
+  if (x.is_meta()) return call;
+  call.args = {call.grad.const_data_ptr(),
+               grad_sum ? call.grad_sum.const_data_ptr() : nullptr,
+               call.x.const_data_ptr(),
+               call.weight.const_data_ptr(),
+               call.stats.const_data_ptr<float>(),
+               call.grad_x.mutable_data_ptr(),
+               call.partials.mutable_data_ptr<float>(),
+               call.grad_parameters.mutable_data_ptr<float>(),
+               rows,
+               columns,
+               chunks,
+               type,
+               parameter_type};
+  return call;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> LayerNormBackwardCall::results() const {
+  const at::Tensor typed = grad_parameters.to(weight.scalar_type());
+  return {grad_x, typed.select(0, 0), typed.select(0, 1)};
+}
+
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double eps) {
+  static auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("lehr::layer_norm", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>();
+  return op.call(x, weight, bias, eps);
+}
+
+std::tuple<at::Tensor, at::Tensor> add_layer_norm(const at::Tensor& x, const at::Tensor& residual,
+                                                  const at::Tensor& weight, const at::Tensor& bias,
+                                                  double eps) {
+  static auto op = c10::Dispatcher::singleton()
+                       .findSchemaOrThrow("lehr::add_layer_norm", "")
+                       .typed<std::tuple<at::Tensor, at::Tensor>(
+                           const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, double)>();
+  return op.call(x, residual, weight, bias, eps);
+}
+
+TORCH_LIBRARY_FRAGMENT(lehr, m) {
+  m.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
+  m.def(
+      "add_layer_norm(Tensor x, Tensor residual, Tensor weight, Tensor bias, float eps)"
+      " -> (Tensor, Tensor)");
+  m.def(
+      "layer_norm_forward(Tensor x, Tensor? residual, Tensor weight, Tensor bias, float eps)"
+      " -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "layer_norm_backward(Tensor grad, Tensor? grad_sum, Tensor x, Tensor stats, Tensor weight)"
+      " -> (Tensor, Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(lehr, CompositeExplicitAutograd, m) {
+  m.impl("layer_norm", layer_norm_composite);
+  m.impl("add_layer_norm", add_layer_norm_composite);
+}
+TORCH_LIBRARY_IMPL(lehr, CPU, m) {
+  m.impl("layer_norm_forward", forward_on_cpu);
+  m.impl("layer_norm_backward", backward_on_cpu);
+}
+TORCH_LIBRARY_IMPL(lehr, Meta, m) {
+  m.impl("layer_norm_forward", forward_on_meta);
+  m.impl("layer_norm_backward", backward_on_meta);
+}
+// a gradient through the raw ops, or of the gradient, throws instead of being lost
+TORCH_LIBRARY_IMPL(lehr, Autograd, m) {
+  m.impl("layer_norm", layer_norm_autograd);
+  m.impl("add_layer_norm", add_layer_norm_autograd);
+  m.impl("layer_norm_forward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("layer_norm_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace lehr::kernels
