@@ -298,6 +298,23 @@ TEST(TokensSource, GivesOneStreamForAnyThreadsRanksAndRestarts) {
   EXPECT_TRUE(at::equal(at::cat({first, second}, 1).view({240, 8}), one));
 }
 
+TEST(TokensSource, KeepsItsOwnOrderWhereOthersAreShuffled) {
+  TempFolder folder;
+  std::shared_ptr<Dataset> set =
+      open_dataset(token_fields({write_shard(folder, "a.tokens", counting(880, 0, 880)),
+                                 write_shard(folder, "b.tokens", counting(3000, 1000, 3000))},
+                                8)
+                       .set("data.weights", FloatList{1, 3}));
+  LoaderOptions o;
+  o.global_batch = o.micro_batch = 8, o.shuffle = true;
+  Loader loader(set, o);
+  for (int step = 0; step < 40; ++step) {
+    // every batch has the mixture of the whole
+    const at::Tensor first = loader.next().micro[0].inputs.slice(1, 0, 1);
+    EXPECT_EQ(first.lt(1000).sum().item<int64_t>(), 2) << step;
+  }
+}
+
 TEST(TokensSource, SaysWhatDoesNotFit) {
   TempFolder folder;
   const std::string a = write_shard(folder, "a.tokens", counting(500, 0, 500));
