@@ -16,6 +16,7 @@
 #include "engine/run/plan.h"
 #include "engine/run/recipes.h"
 #include "engine/run/resume_test.h"
+#include "engine/run/tokenize.h"
 #include "engine/run/train.h"
 #include "engine/run/verbs.h"
 #include "engine/track/track.h"
@@ -125,6 +126,29 @@ int dispatch(int argc, char** argv, Options& o) {
                       "lehr doctor");
   doctor->add_flag("--json", o.json, "For machines");
 
+  run::TokenizeRequest tokenization;
+  auto* tokenize = verb(app, "tokenize", "Make token shards of text files, for data.source: tokens",
+                        "lehr tokenize books.txt.gz --tokenizer-file gpt2.tiktoken.gz --output "
+                        "books --document-separator '\\n\\n\\n' --validation-fraction 0.01");
+  tokenize->add_option("input", tokenization.inputs, "Text files, gzip or not")->required();
+  tokenize->add_option("--output", tokenization.output, "Folder; the same command continues")
+      ->required();
+  tokenize->add_option("--tokenizer", tokenization.tokenizer, "bpe, byte or char")
+      ->check(CLI::IsMember({"bpe", "byte", "char"}));
+  tokenize->add_option("--tokenizer-file", tokenization.tokenizer_file,
+                       "tokenizer.json, or a .tiktoken file of ranks");
+  tokenize
+      ->add_option("--split-pattern", tokenization.split_pattern,
+                   "Of a .tiktoken file: gpt2, llama3")
+      ->check(CLI::IsMember({"gpt2", "llama3"}));
+  tokenize->add_option("--document-separator", tokenization.separator,
+                       "What separates documents; none: each file is one");
+  tokenize->add_option("--shard-tokens", tokenization.shard_tokens,
+                       "A shard ends with the document that reaches this many tokens");
+  tokenize->add_option("--threads", tokenization.threads, "0: one a core");
+  tokenize->add_option("--validation-fraction", tokenization.validation_fraction,
+                       "Share of the documents that is held out");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -165,6 +189,8 @@ int dispatch(int argc, char** argv, Options& o) {
     run::evaluate_artefact(o.path, o.inputs, o.json, *terminal);
   } else if (*inspect) {
     std::cout << run::inspect(o.path, o.json);
+  } else if (*tokenize) {
+    run::tokenize(tokenization, *terminal);
   } else if (*doctor) {
     std::cout << run::doctor(o.json);
   }

@@ -34,6 +34,7 @@ std::shared_ptr<const Tokenizer> make_bpe(BpeParts parts, const std::string& whe
 // A .tiktoken file: a line for each token, its bytes in base64 and its rank. A pair merges when
 // both together are a token, the lowest rank first. `pattern`: gpt2 or llama3, which also say the
 // special tokens that follow the last rank.
+BpeParts rank_parts(std::string_view text, const std::string& pattern, const std::string& where);
 std::shared_ptr<const Tokenizer> parse_ranks(std::string_view text, const std::string& pattern,
                                              const std::string& where);
 // Hugging Face's tokenizer.json of a byte-level BPE. What its post-processor would add around a

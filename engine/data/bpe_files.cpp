@@ -113,11 +113,11 @@ std::vector<Merge> one_merge_a_token(const BpeParts& parts) {
     several = several || priority[merge.result] != UINT32_MAX;
     priority[merge.result] = merge.priority;
   }
-  if (!several) return parts.merges;
   for (uint32_t id = 0; id < parts.tokens.size(); ++id)
     if (parts.tokens[id].size() == 1) bytes[static_cast<uint8_t>(parts.tokens[id][0])] = id;
   std::vector<Merge> merges;
-  for (uint32_t id = 0; id < parts.tokens.size(); ++id) {
+  if (!several) merges = parts.merges;
+  for (uint32_t id = 0; several && id < parts.tokens.size(); ++id) {
     std::vector<uint32_t> symbols;
     for (char c : parts.tokens[id]) symbols.push_back(bytes[static_cast<uint8_t>(c)]);
     while (symbols.size() > 1) {
@@ -172,8 +172,7 @@ std::string pattern_of(const Json& part, const std::string& where) {
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> parse_ranks(std::string_view text, const std::string& pattern,
-                                             const std::string& where) {
+BpeParts rank_parts(std::string_view text, const std::string& pattern, const std::string& where) {
   BpeParts parts;
   int64_t line = 0;
   for (size_t begin = 0; begin < text.size();) {
@@ -219,7 +218,12 @@ std::shared_ptr<const Tokenizer> parse_ranks(std::string_view text, const std::s
   parts.pattern = pattern == "llama3" ? kLlama3Pattern : kGpt2Pattern;
   parts.special = special_after(pattern, static_cast<uint32_t>(parts.tokens.size()));
   parts.whole_words = true;
-  return make_bpe(std::move(parts), where);
+  return parts;
+}
+
+std::shared_ptr<const Tokenizer> parse_ranks(std::string_view text, const std::string& pattern,
+                                             const std::string& where) {
+  return make_bpe(rank_parts(text, pattern, where), where);
 }
 
 std::shared_ptr<const Tokenizer> parse_bpe(const Json& json, const std::string& where) try {

@@ -18,11 +18,8 @@ const char* to_string(Split split) {
 
 std::shared_ptr<Dataset> open_dataset(const FieldSource& fields) {
   static const std::map<std::string, std::shared_ptr<Dataset> (*)(const FieldSource&)> sources = {
-      {"idx", open_arrays},
-      {"npy", open_arrays},
-      {"image_folder", open_folder},
-      {"csv", open_table},
-      {"text", open_text}};
+      {"idx", open_arrays}, {"npy", open_arrays}, {"image_folder", open_folder},
+      {"csv", open_table},  {"text", open_text},  {"tokens", open_tokens}};
   const std::string name = fields.get<DataFields>().source;
   auto source = sources.find(name);
   if (source == sources.end()) {

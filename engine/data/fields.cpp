@@ -25,7 +25,7 @@ Section DataFields::section() {
           "files with "
           "a folder per class, CSV tables, a text file, or the token shards that lehr tokenize "
           "writes.")
-      .choices({"idx", "npy", "image_folder", "csv", "text"})
+      .choices({"idx", "npy", "image_folder", "csv", "text", "tokens"})
       .required()
       .synonyms({"data.format", "data.type", "training.dataset"});
   d.field("name", &DataFields::name,

@@ -118,7 +118,7 @@ TEST_F(Verbs, DataThatIsMissingNamesTheCommand) {
 
 TEST_F(Verbs, EveryVerbHasHelpWithAnExample) {
   for (const char* verb : {"train", "check", "show", "schema", "recipes", "resume-test", "export",
-                           "predict", "evaluate", "inspect", "doctor"}) {
+                           "predict", "evaluate", "inspect", "tokenize", "doctor"}) {
     Outcome help = lehr({verb, "--help"}, scratch->path);
     EXPECT_EQ(help.code, 0) << verb;
     EXPECT_NE(help.out.find("Example"), std::string::npos) << verb << help.out;

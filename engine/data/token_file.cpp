@@ -1,0 +1,183 @@
+#include "engine/data/token_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/hash.h"
+#include "engine/data/bytes.h"
+
+namespace lehr::data {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "shards are written as memory is");
+
+// the first 256 bytes of a shard, as TOKENS.md says
+struct Header {
+  char magic[8] = {'L', 'E', 'H', 'R', 'T', 'O', 'K', '\n'};
+  uint32_t version = 1, token_bytes = 2;
+  uint64_t count = 0, documents = 0, vocabulary = 0, text_bytes = 0;
+  uint64_t begin_file = 0, begin_byte = 0, end_file = 0, end_byte = 0;
+  char tokenizer[32] = {}, content[32] = {};
+  char reserved[80] = {};
+  char header[32] = {};  // XXH3-128 of all before it
+};
+static_assert(sizeof(Header) == 256 && offsetof(Header, header) == 224);
+
+uint64_t padded(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
+
+std::string hash_of(const Header& header) { return xxh3_128(&header, offsetof(Header, header)); }
+
+std::string text_of(const char (&field)[32]) { return {field, sizeof field}; }
+
+const char* const kAgain =
+    "Remove the file and run the same lehr tokenize again: it makes it anew.";
+
+}  // namespace
+
+void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary) {
+  Header header;
+  header.token_bytes = vocabulary <= 65536 ? 2 : 4;
+  header.count = ids.size();
+  header.documents = shard.documents.size();
+  header.vocabulary = static_cast<uint64_t>(vocabulary);
+  header.text_bytes = shard.text_bytes;
+  header.begin_file = shard.begin.file, header.begin_byte = shard.begin.byte;
+  header.end_file = shard.end.file, header.end_byte = shard.end.byte;
+  std::vector<uint16_t> narrow;
+  const void* data = ids.data();
+  if (header.token_bytes == 2) {
+    narrow.assign(ids.begin(), ids.end());
+    data = narrow.data();
+  }
+  const uint64_t bytes = ids.size() * header.token_bytes, gap = padded(bytes) - bytes;
+  const uint64_t table = shard.documents.size() * sizeof(int64_t);
+  Xxh3 content;
+  content.update(data, bytes);
+  content.update("\0\0\0\0\0\0\0", gap);
+  content.update(shard.documents.data(), table);
+  shard.content = content.digest();
+  shard.token_bytes = static_cast<int>(header.token_bytes);
+  shard.count = static_cast<int64_t>(ids.size());
+  shard.vocabulary = vocabulary;
+  std::memcpy(header.tokenizer, shard.tokenizer.data(), 32);
+  std::memcpy(header.content, shard.content.data(), 32);
+  std::memcpy(header.header, hash_of(header).data(), 32);
+
+  const std::string temporary = shard.path + ".tmp-" + unique_id();
+  try {
+    FileWriter writer(temporary, sizeof header + bytes + gap + table);
+    writer.write(&header, sizeof header);
+    writer.write(data, bytes);
+    writer.write("\0\0\0\0\0\0\0", gap);
+    writer.write(shard.documents.data(), table);
+    writer.commit();
+    rename_durably(temporary, shard.path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+TokenShard open_token_shard(const std::string& path, bool verify) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    throw Error(Code::kData,
+                errno == ENOENT ? "the file is missing"
+                                : fmt::format("cannot open: {}", std::strerror(errno)),
+                path, errno == ENOENT ? "Check the path; lehr tokenize makes such files." : "");
+  struct Closer {
+    int fd;
+    ~Closer() { ::close(fd); }
+  } closer{fd};
+  struct stat status;
+  if (::fstat(fd, &status) != 0)
+    throw Error(Code::kData, fmt::format("cannot read: {}", std::strerror(errno)), path);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (!S_ISREG(status.st_mode) || size < sizeof(Header))
+    bad_byte(path, size, "too short for a token shard", kAgain);
+  void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  if (mapped == MAP_FAILED)
+    throw Error(Code::kData, fmt::format("cannot map: {}", std::strerror(errno)), path);
+  std::shared_ptr<const void> mapping(
+      mapped, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  Header header;
+  std::memcpy(&header, mapped, sizeof header);
+  if (std::memcmp(header.magic, Header{}.magic, sizeof header.magic) != 0)
+    bad_byte(path, 0, "not a token shard", "lehr tokenize makes them.");
+  if (header.version != 1)
+    bad_byte(path, 8, fmt::format("version {}, this Lehr reads 1", header.version),
+             "It was written by a newer Lehr.");
+  if (text_of(header.header) != hash_of(header))
+    bad_byte(path, 0, "the header does not verify: it is damaged", kAgain);
+  if ((header.token_bytes != 2 && header.token_bytes != 4) || header.count > size ||
+      header.documents > size)
+    bad_byte(path, 12, "the header makes no sense", kAgain);
+  const uint64_t bytes = header.count * header.token_bytes;
+  const uint64_t whole = sizeof header + padded(bytes) + header.documents * sizeof(int64_t);
+  if (size != whole)
+    bad_byte(path, std::min(size, whole),
+             fmt::format("the file has {} bytes, the header says {}", size, whole), kAgain);
+  const char* data = static_cast<const char*>(mapped) + sizeof header;
+  if (verify && xxh3_128(data, size - sizeof header) != text_of(header.content))
+    bad_byte(path, sizeof header, "the ids do not verify: the file is damaged", kAgain);
+
+  TokenShard shard;
+  shard.path = path;
+  shard.token_bytes = static_cast<int>(header.token_bytes);
+  shard.count = static_cast<int64_t>(header.count);
+  shard.vocabulary = static_cast<int64_t>(header.vocabulary);
+  shard.text_bytes = header.text_bytes;
+  shard.tokenizer = text_of(header.tokenizer);
+  shard.content = text_of(header.content);
+  shard.begin = {header.begin_file, header.begin_byte};
+  shard.end = {header.end_file, header.end_byte};
+  shard.documents.resize(header.documents);
+  std::memcpy(shard.documents.data(), data + padded(bytes), header.documents * sizeof(int64_t));
+  int64_t last = -1;
+  for (size_t i = 0; i < shard.documents.size(); ++i) {
+    if (shard.documents[i] <= last || shard.documents[i] >= shard.count)
+      bad_byte(
+          path, sizeof header + padded(bytes) + i * sizeof(int64_t),
+          fmt::format("document {} begins at token {}, which cannot be", i, shard.documents[i]),
+          kAgain);
+    last = shard.documents[i];
+  }
+  shard.memory = std::shared_ptr<const void>(mapping, data);
+  return shard;
+}
+
+TokenFolder read_token_folder(const std::string& path) {
+  using Json = nlohmann::json;
+  const std::string index = join_path(path, kTokensIndex);
+  if (!file_exists(index))
+    throw Error(Code::kData, "there is no tokens.json in it: it is not complete", path,
+                "Run its lehr tokenize again: it continues where it was cut.");
+  TokenFolder folder;
+  try {
+    const Json json = Json::parse(read_file(index));
+    if (json.at("version") != 1)
+      throw Error(Code::kData, fmt::format("version {}", json.at("version").dump()), index,
+                  "It was written by a newer Lehr.");
+    for (const auto& name : json.at("train"))
+      folder.train.push_back(join_path(path, name.get<std::string>()));
+    for (const auto& name : json.at("validation"))
+      folder.validation.push_back(join_path(path, name.get<std::string>()));
+  } catch (const Json::exception& error) {
+    throw Error(Code::kData, "not an index of token shards", index, error.what());
+  }
+  folder.tokenizer = read_file(join_path(path, "tokenizer.json"));
+  return folder;
+}
+
+}  // namespace lehr::data

@@ -1,0 +1,203 @@
+// `lehr tokenize`: the same bytes for any threads and however often it was killed, and every
+// document in one place.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "engine/base/files.h"
+#include "engine/base/random.h"
+#include "engine/data/token_file.h"
+#include "engine/data/tokenizer.h"
+#include "tests/run/program.h"
+
+namespace lehr::testing {
+namespace {
+
+// documents of letters, some longer than others, some there twice
+std::vector<std::string> write_documents(const Scratch& scratch, int count) {
+  Random random(1, Stream::kTest, 3);
+  std::vector<std::string> documents;
+  std::string files[3];
+  for (int i = 0; i < count; ++i) {
+    std::string text = std::to_string(i) + ": ";
+    for (uint32_t n = random.below(i % 97 == 0 ? 20000 : 400); n > 0; --n)
+      text += static_cast<char>(random.below(6) == 0 ? ' ' : 'a' + random.below(26));
+    if (i % 50 == 49) text = documents[documents.size() - 7];
+    files[i * 3 / count] += (i % 11 ? "\n\n\n" : "") + text + "\n\n\n";
+    documents.push_back(text);
+  }
+  for (int f = 0; f < 3; ++f) scratch.write("in" + std::to_string(f) + ".txt", files[f]);
+  return documents;
+}
+
+std::vector<std::string> words_for(const std::string& output,
+                                   const std::vector<std::string>& more = {},
+                                   const std::string& shard_tokens = "100000") {
+  std::vector<std::string> words = {"tokenize",
+                                    "in0.txt",
+                                    "in1.txt",
+                                    "in2.txt",
+                                    "--output",
+                                    output,
+                                    "--tokenizer",
+                                    "byte",
+                                    "--document-separator",
+                                    "\\n\\n\\n",
+                                    "--shard-tokens",
+                                    shard_tokens,
+                                    "--validation-fraction",
+                                    "0.1"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+std::map<std::string, std::string> content_of(const Scratch& scratch, const std::string& folder) {
+  std::map<std::string, std::string> content;
+  for (const auto& name : list_folder(scratch.file(folder)))
+    if (name != ".lock") content[name] = scratch.read(folder + "/" + name);
+  return content;
+}
+
+std::vector<std::string> documents_of(const std::vector<std::string>& shards,
+                                      const data::Tokenizer& tokenizer) {
+  std::vector<std::string> documents;
+  for (const auto& path : shards) {
+    const data::TokenShard shard = data::open_token_shard(path, true);
+    const auto* ids = static_cast<const uint16_t*>(shard.memory.get());
+    for (size_t d = 0; d < shard.documents.size(); ++d) {
+      const int64_t end = d + 1 < shard.documents.size() ? shard.documents[d + 1] : shard.count;
+      EXPECT_EQ(ids[end - 1], *tokenizer.end_of_text());
+      const data::Tokens one(ids + shard.documents[d], ids + end - 1);
+      documents.push_back(tokenizer.decode(one));
+    }
+  }
+  return documents;
+}
+
+TEST(Tokenize, PutsEveryDocumentIntoOneShardInOrder) {
+  Scratch scratch;
+  const auto documents = write_documents(scratch, 2000);
+  const Outcome outcome = lehr(words_for("out"), scratch.path);
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto folder = data::read_token_folder(scratch.file("out"));
+  EXPECT_GT(folder.train.size(), 5u);
+  EXPECT_EQ(folder.validation.size(), folder.train.size());
+  const auto tokenizer = data::parse_tokenizer(folder.tokenizer, "out");
+  const auto train = documents_of(folder.train, *tokenizer);
+  const auto held = documents_of(folder.validation, *tokenizer);
+  EXPECT_NEAR(static_cast<double>(held.size()) / 2000, 0.1, 0.03);
+  // both together are all of them in order, and none is on both sides
+  std::vector<std::string> merged;
+  size_t t = 0, h = 0;
+  for (const auto& document : documents) {
+    const bool in_train = t < train.size() && train[t] == document;
+    ASSERT_TRUE(in_train || (h < held.size() && held[h] == document)) << document.substr(0, 20);
+    ++(in_train ? t : h);
+  }
+  EXPECT_EQ(t, train.size());
+  EXPECT_EQ(h, held.size());
+  const std::map<std::string, int> sides = [&] {
+    std::map<std::string, int> all;
+    for (const auto& document : train) all[document] |= 1;
+    for (const auto& document : held) all[document] |= 2;
+    return all;
+  }();
+  for (const auto& [document, side] : sides) EXPECT_NE(side, 3) << document.substr(0, 20);
+  const auto index = nlohmann::json::parse(scratch.read("out/tokens.json"));
+  EXPECT_EQ(index["sums"]["train"]["documents"], train.size());
+}
+
+TEST(Tokenize, GivesTheSameBytesForAnyThreads) {
+  Scratch scratch;
+  write_documents(scratch, 3000);
+  ASSERT_EQ(lehr(words_for("one", {"--threads", "1"}), scratch.path).code, 0);
+  ASSERT_EQ(lehr(words_for("four", {"--threads", "4"}), scratch.path).code, 0);
+  EXPECT_EQ(content_of(scratch, "one"), content_of(scratch, "four"));
+}
+
+TEST(Tokenize, ContinuesAfterKillsToTheSameBytes) {
+  Scratch scratch;
+  write_documents(scratch, 6000);
+  ASSERT_EQ(lehr(words_for("whole"), scratch.path).code, 0);
+  Random random(2, Stream::kTest, 4);
+  int kills = 0;
+  for (int code = -1; code != 0;) {
+    const pid_t pid =
+        start_lehr(words_for("cut", {"--threads", "2"}), scratch.path, scratch.file("log"));
+    usleep(static_cast<useconds_t>(20000 + random.uniform() * (kills < 12 ? 90000 : 3000000)));
+    kill(pid, SIGKILL);
+    code = wait_for(pid);
+    ASSERT_TRUE(code == 0 || code == 128 + SIGKILL) << scratch.read("log");
+    ASSERT_LT(++kills, 60);
+  }
+  EXPECT_GT(kills, 3);
+  EXPECT_EQ(content_of(scratch, "cut"), content_of(scratch, "whole"));
+}
+
+TEST(Tokenize, KeepsWholeShardsAndMakesDamagedOnesAgain) {
+  Scratch scratch;
+  write_documents(scratch, 2000);
+  ASSERT_EQ(lehr(words_for("out"), scratch.path).code, 0);
+  const auto whole = content_of(scratch, "out");
+  std::string bad = whole.at("train-00002.tokens");
+  bad[5000] = static_cast<char>(bad[5000] ^ 1);
+  scratch.write("out/train-00002.tokens", bad);
+  ASSERT_EQ(unlink(scratch.file("out/tokens.json").c_str()), 0);
+  auto inode = [&](const std::string& name) {
+    struct stat status {};
+    stat(scratch.file("out/" + name).c_str(), &status);
+    return status.st_ino;
+  };
+  const auto before = inode("train-00001.tokens"), after = inode("train-00003.tokens");
+  const Outcome again = lehr(words_for("out"), scratch.path);
+  ASSERT_EQ(again.code, 0) << again.out;
+  EXPECT_NE(again.out.find("train-00002.tokens at byte 256"), std::string::npos) << again.out;
+  EXPECT_EQ(content_of(scratch, "out"), whole);
+  EXPECT_EQ(inode("train-00001.tokens"), before);
+  EXPECT_EQ(inode("train-00003.tokens"), after);
+}
+
+TEST(Tokenize, RefusesAFolderOfAnotherTokenization) {
+  Scratch scratch;
+  write_documents(scratch, 200);
+  ASSERT_EQ(lehr(words_for("out"), scratch.path).code, 0);
+  const auto whole = content_of(scratch, "out");
+  const Outcome other = lehr(words_for("out", {}, "5000"), scratch.path);
+  EXPECT_EQ(other.code, 2) << other.out;
+  EXPECT_NE(other.out.find("shard_tokens was 100000, is 5000"), std::string::npos) << other.out;
+  scratch.write("in1.txt", "another text");
+  const Outcome changed = lehr(words_for("out"), scratch.path);
+  EXPECT_EQ(changed.code, 2) << changed.out;
+  EXPECT_NE(changed.out.find("inputs was"), std::string::npos) << changed.out;
+  EXPECT_EQ(content_of(scratch, "out"), whole);
+  ASSERT_EQ(
+      lehr({"tokenize", "in0.txt", "--output", ".", "--tokenizer", "byte"}, scratch.path).code, 2);
+}
+
+TEST(Tokenize, NamesWhatItCannotEncodeOrUse) {
+  Scratch scratch;
+  scratch.write("a.txt", "abc");
+  scratch.write("b.txt", "ab\xff");
+  const Outcome bad =
+      lehr({"tokenize", "a.txt", "b.txt", "--output", "out", "--tokenizer", "char"}, scratch.path);
+  EXPECT_EQ(bad.code, 4) << bad.out;
+  EXPECT_NE(bad.out.find("b.txt at byte 2"), std::string::npos) << bad.out;
+  const Outcome none = lehr({"tokenize", "a.txt", "--output", "out"}, scratch.path);
+  EXPECT_EQ(none.code, 2) << none.out;
+  EXPECT_NE(none.out.find("--tokenizer-file"), std::string::npos) << none.out;
+  const Outcome fraction = lehr({"tokenize", "a.txt", "--output", "out", "--tokenizer", "byte",
+                                 "--validation-fraction", "0.5"},
+                                scratch.path);
+  EXPECT_EQ(fraction.code, 2) << fraction.out;
+  EXPECT_NE(fraction.out.find("--document-separator"), std::string::npos) << fraction.out;
+  EXPECT_EQ(
+      lehr({"tokenize", "no.txt", "--output", "out", "--tokenizer", "byte"}, scratch.path).code, 4);
+}
+
+}  // namespace
+}  // namespace lehr::testing
