@@ -62,6 +62,10 @@ int main(int argc, char** argv) {
       if (runtime) kernels::add(shape, type, at::kCUDA, runtime);
     }
   }
+  for (auto add : {kernels::add_cross_entropy, kernels::add_adamw, kernels::add_embedding}) {
+    add(at::kCPU, nullptr);
+    if (runtime) add(at::kCUDA, runtime);
+  }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }
