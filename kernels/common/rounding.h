@@ -14,6 +14,32 @@ struct Float16 {
   uint16_t bits;
 };
 
+inline float widened(float value) { return value; }
+
+inline float widened(BFloat16 value) {
+  const uint32_t bits = uint32_t{value.bits} << 16;
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
+
+inline float widened(Float16 value) {
+  const uint32_t sign = uint32_t{value.bits & 0x8000u} << 16, magnitude = value.bits & 0x7fffu;
+  uint32_t bits;
+  if (magnitude >= 0x7c00) {  // infinity or NaN
+    bits = sign | 0x7f800000 | (magnitude & 0x3ff) << 13;
+  } else if (magnitude >= 0x400) {
+    bits = sign | ((magnitude << 13) + 0x38000000);
+  } else {  // subnormal: a multiple of 2^-24
+    const float value_of = static_cast<float>(magnitude) * 0x1p-24f;
+    std::memcpy(&bits, &value_of, 4);
+    bits |= sign;
+  }
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
+
 template <class T>
 T rounded(float value);
 

@@ -30,14 +30,15 @@ constexpr int64_t kScrubBytes = 256 << 20;  // above the last cache of CPUs and 
 
 // Runs `call` under Google Benchmark's manual timing and reports microseconds and GB/s of `bytes`
 // moved. `runtime` is nullptr on the CPU; on a GPU the time includes one launch and one wait (5-10
-// us).
-template <class Call>
+// us). `prepare` runs before every call and is not timed.
+template <class Call, class Prepare>
 void time_call(benchmark::State& state, at::Device device, DeviceRuntime* runtime, int64_t bytes,
-               bool cold, Call call) {
+               bool cold, Call call, Prepare prepare) {
   at::Tensor scrub;
   if (cold) scrub = at::zeros({kScrubBytes / 4}, at::TensorOptions(device).dtype(at::kFloat));
   call();  // the first call allocates
   for (auto _ : state) {
+    prepare();
     if (cold) scrub.add_(1);
     if (runtime) runtime->synchronize();
     const auto begin = std::chrono::steady_clock::now();
@@ -48,10 +49,15 @@ void time_call(benchmark::State& state, at::Device device, DeviceRuntime* runtim
   }
   state.SetBytesProcessed(state.iterations() * bytes);
 }
+template <class Call, class Prepare>
+void time_cold(benchmark::State& state, at::Device device, DeviceRuntime* runtime, int64_t bytes,
+               Call call, Prepare prepare) {
+  time_call(state, device, runtime, bytes, true, std::move(call), std::move(prepare));
+}
 template <class Call>
 void time_cold(benchmark::State& state, at::Device device, DeviceRuntime* runtime, int64_t bytes,
                Call call) {
-  time_call(state, device, runtime, bytes, true, std::move(call));
+  time_cold(state, device, runtime, bytes, std::move(call), [] {});
 }
 
 // Four rows, NAME/{cold,warm}/{lehr,aten}: what `make` builds is called again and again.
@@ -62,13 +68,13 @@ void add_pair(const std::string& name, at::Device device, DeviceRuntime* runtime
   for (bool cold : {true, false})
     for (bool ours : {true, false}) {
       const std::string row = name + (cold ? "/cold" : "/warm") + (ours ? "/lehr" : "/aten");
-      auto* benchmark =
-          benchmark::RegisterBenchmark(row.c_str(),
-                                       [=](benchmark::State& state) {
-                                         time_call(state, device, runtime, bytes, cold, make(ours));
-                                       })
-              ->UseManualTime()
-              ->Unit(benchmark::kMicrosecond);
+      auto* benchmark = benchmark::RegisterBenchmark(row.c_str(),
+                                                     [=](benchmark::State& state) {
+                                                       time_call(state, device, runtime, bytes,
+                                                                 cold, make(ours), [] {});
+                                                     })
+                            ->UseManualTime()
+                            ->Unit(benchmark::kMicrosecond);
       if (cold) benchmark->Iterations(kColdIterations);
     }
 }
