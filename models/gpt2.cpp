@@ -198,8 +198,11 @@ class Transformer : public Module {
 
   at::Tensor forward(const LanguageModel::Input& input) const {
     const int64_t before = input.cache ? input.cache->length : 0;
+    const bool is_plain = before == 0 && kernels_in_use() != Kernels::kAten;
+    // a kernel takes the first rows as they lie; a trace must not know how many there are
     const at::Tensor positions =
-        at::embedding(wpe->weight, positions_of(input.ids, before));  // [T, D]
+        is_plain ? wpe->weight
+                 : at::embedding(wpe->weight, positions_of(input.ids, before));  // [T, D]
     at::Tensor x = embedding(wte->weight, positions, input.ids), branch;
     x = dropout(x, dropout_, 0, is_training());
     const at::Tensor mask = attention_mask(input.segments);

@@ -1,6 +1,7 @@
 #include "engine/step/loss.h"
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -8,6 +9,7 @@
 #include "engine/base/error.h"
 #include "engine/step/precision.h"
 #include "engine/step/step.h"
+#include "kernels/cross_entropy/cross_entropy_op.h"
 #include "models/ops.h"
 
 namespace lehr::step {
@@ -59,6 +61,18 @@ class CrossEntropy : public Loss {
                        const at::Tensor& targets) const override {
     if (!weights_.empty())
       throw Error(Code::kRecipe, "tokens have no class weights", "loss.class_weights", "remove it");
+    if (models::kernels_in_use() != models::Kernels::kAten) {
+      kernels::CrossEntropyOptions options;
+      options.label_smoothing = label_smoothing_;
+      options.z_loss = z_loss_;
+      options.vocabulary = vocabulary;
+      // under autocast the hidden state comes from a norm, in float32; the product is of low
+      // precision like any other
+      const auto type = at::autocast::is_autocast_enabled(hidden.device().type())
+                            ? at::autocast::get_autocast_dtype(hidden.device().type())
+                            : hidden.scalar_type();
+      return kernels::linear_cross_entropy_sum(hidden.to(type), head, targets, options);
+    }
     const at::Tensor rows = vocabulary == head.size(0) ? head : head.slice(0, 0, vocabulary);
     const at::Tensor logits = at::linear(hidden.flatten(0, 1), rows).to(at::kFloat);  // [N, V]
     return apply(logits, targets.flatten(), at::Reduction::Sum);

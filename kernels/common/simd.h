@@ -17,7 +17,6 @@
 #include "kernels/common/dtype.h"
 #include "kernels/common/rounding.h"
 #include "kernels/common/simd_level.h"
-#include "kernels/common/widening.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

@@ -1,7 +1,7 @@
 // The oracle: the contract as plain loops, in double.
 #include <cmath>
 
-#include "kernels/common/widening.h"
+#include "kernels/common/rounding.h"
 #include "kernels/gelu/gelu.h"
 
 namespace lehr::kernels {

@@ -1,7 +1,7 @@
 // The oracle: the contract as plain loops, the sums in double.
 #include <cmath>
 
-#include "kernels/common/widening.h"
+#include "kernels/common/rounding.h"
 #include "kernels/rms_norm/rms_norm.h"
 
 namespace lehr::kernels {

@@ -1,5 +1,5 @@
 // The oracle: the contract as plain loops, in double.
-#include "kernels/common/widening.h"
+#include "kernels/common/rounding.h"
 #include "kernels/rope/rope.h"
 
 namespace lehr::kernels {

@@ -12,7 +12,6 @@
 
 #include "kernels/common/dtype.h"
 #include "kernels/common/rounding.h"
-#include "kernels/common/widening.h"
 
 namespace lehr::kernels {
 

@@ -2,6 +2,7 @@
 // gradients.
 #include <gtest/gtest.h>
 
+#include "kernels/common/rounding.h"
 #include "kernels/gelu/gelu_op.h"
 #include "tests/kernels/agreement.h"
 #include "tests/kernels/device.h"

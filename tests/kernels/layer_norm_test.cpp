@@ -2,6 +2,7 @@
 // their gradients.
 #include <gtest/gtest.h>
 
+#include "kernels/common/rounding.h"
 #include "kernels/layer_norm/layer_norm_op.h"
 #include "tests/kernels/agreement.h"
 #include "tests/kernels/device.h"

@@ -1,6 +1,7 @@
 // The ops lehr::rope and lehr::rope_: the rotation in ATen's ops at double precision defines both.
 #include <gtest/gtest.h>
 
+#include "kernels/common/rounding.h"
 #include "kernels/rope/rope_op.h"
 #include "tests/kernels/agreement.h"
 #include "tests/kernels/device.h"

@@ -1,6 +1,7 @@
 // The op lehr::swiglu: ATen's silu in double defines it and its gradient.
 #include <gtest/gtest.h>
 
+#include "kernels/common/rounding.h"
 #include "kernels/swiglu/swiglu_op.h"
 #include "tests/kernels/agreement.h"
 #include "tests/kernels/device.h"
