@@ -31,10 +31,6 @@ LEHR_CHUNKS_HOST_DEVICE constexpr int64_t chunk_begin(int64_t chunk, int64_t chu
 #undef LEHR_CHUNKS_HOST_DEVICE
 
 // The second stage on the CPU: sums[c] over partials [chunks, columns].
-inline void sum_chunks(const float* partials, int64_t chunks, int64_t columns, float* sums) {
-  std::fill(sums, sums + columns, 0.0f);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    for (int64_t c = 0; c < columns; ++c) sums[c] += partials[chunk * columns + c];
-}
+void sum_chunks(const float* partials, int64_t chunks, int64_t columns, float* sums);
 
 }  // namespace lehr::kernels

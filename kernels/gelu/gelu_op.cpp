@@ -2,7 +2,6 @@
 // lehr::gelu_forward and _backward, which each device implements.
 #include "kernels/gelu/gelu_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -11,6 +10,7 @@
 
 #include "kernels/common/chunks.h"
 #include "kernels/common/op.h"
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -43,9 +43,9 @@ at::Tensor forward_on_cpu(const at::Tensor& x, const std::optional<at::Tensor>& 
   const GeluCall call = prepare_gelu(x, bias);
   const Gelu& args = call.args;
   const bool rows = args.bias != nullptr;
-  at::parallel_for(0, rows ? args.rows : args.rows * args.columns,
-                   rows ? std::max<int64_t>(1, kElementsATask / args.columns) : kElementsATask,
-                   [&](int64_t begin, int64_t end) { gelu_cpu_simd(args, begin, end); });
+  parallel_for(0, rows ? args.rows : args.rows * args.columns,
+               rows ? std::max<int64_t>(1, kElementsATask / args.columns) : kElementsATask,
+               [&](int64_t begin, int64_t end) { gelu_cpu_simd(args, begin, end); });
   return call.output;
 }
 
@@ -59,10 +59,9 @@ Backward backward_on_cpu(const at::Tensor& grad, const at::Tensor& x,
   const GeluBackward& args = call.args;
   const bool chunks = args.bias != nullptr;
   // a chunk has 16 rows or more
-  at::parallel_for(
-      0, chunks ? args.chunks : args.rows * args.columns,
-      chunks ? std::max<int64_t>(1, kElementsATask / 16 / args.columns) : kElementsATask,
-      [&](int64_t begin, int64_t end) { gelu_backward_cpu_simd(args, begin, end); });
+  parallel_for(0, chunks ? args.chunks : args.rows * args.columns,
+               chunks ? std::max<int64_t>(1, kElementsATask / 16 / args.columns) : kElementsATask,
+               [&](int64_t begin, int64_t end) { gelu_backward_cpu_simd(args, begin, end); });
   if (chunks) sum_chunks(args.partials, args.chunks, args.columns, args.grad_bias);
   return call.results();
 }

@@ -1,11 +1,12 @@
 // Shows image_normalize to LibTorch: schema, checks, CPU, Meta and Autograd.
 #include "kernels/image_normalize/image_normalize_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
+
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -52,7 +53,7 @@ at::Tensor on_cpu(const at::Tensor& images, const at::Tensor& scale, const at::T
   ImageNormalizeCall call = prepare_image_normalize(images, scale, shift, type);
   const int64_t channels = call.args.channels;
   // about 32k elements a task: below that a thread costs more than it brings
-  at::parallel_for(
+  parallel_for(
       0, call.args.pixels, std::max<int64_t>(1, 32768 / channels), [&](int64_t begin, int64_t end) {
         ImageNormalize part = call.args;
         part.input += begin * channels;

@@ -2,7 +2,6 @@
 // made of lehr::layer_norm_forward and _backward, which each device implements.
 #include "kernels/layer_norm/layer_norm_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -12,6 +11,7 @@
 
 #include "kernels/common/chunks.h"
 #include "kernels/common/op.h"
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -43,8 +43,8 @@ Backward backward(const at::Tensor& grad, const std::optional<at::Tensor>& grad_
 Forward forward_on_cpu(const at::Tensor& x, const std::optional<at::Tensor>& residual,
                        const at::Tensor& weight, const at::Tensor& bias, double eps) {
   const LayerNormCall call = prepare_layer_norm(x, residual, weight, bias, eps);
-  at::parallel_for(0, call.args.rows, rows_a_task(call.args.columns),
-                   [&](int64_t begin, int64_t end) { layer_norm_cpu_simd(call.args, begin, end); });
+  parallel_for(0, call.args.rows, rows_a_task(call.args.columns),
+               [&](int64_t begin, int64_t end) { layer_norm_cpu_simd(call.args, begin, end); });
   return {call.output, call.sum, call.stats};
 }
 
@@ -59,9 +59,8 @@ Backward backward_on_cpu(const at::Tensor& grad, const std::optional<at::Tensor>
   const LayerNormBackwardCall call = prepare_layer_norm_backward(grad, grad_sum, x, stats, weight);
   const LayerNormBackward& args = call.args;
   // a chunk has 16 rows or more
-  at::parallel_for(
-      0, args.chunks, std::max<int64_t>(1, rows_a_task(args.columns) / 16),
-      [&](int64_t begin, int64_t end) { layer_norm_backward_cpu_simd(args, begin, end); });
+  parallel_for(0, args.chunks, std::max<int64_t>(1, rows_a_task(args.columns) / 16),
+               [&](int64_t begin, int64_t end) { layer_norm_backward_cpu_simd(args, begin, end); });
   sum_chunks(args.partials, args.chunks, 2 * args.columns, args.grad_parameters);
   return call.results();
 }

@@ -2,7 +2,6 @@
 // lehr::rope_turn (out of place) and lehr::rope_ (in place), which each device implements.
 #include "kernels/rope/rope_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -10,6 +9,7 @@
 #include <torch/library.h>
 
 #include "kernels/common/op.h"
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -27,8 +27,8 @@ at::Tensor turn(const at::Tensor& qkv, const at::Tensor& cos_sin, int64_t heads,
 }
 
 void run_on_cpu(const Rope& args) {
-  at::parallel_for(0, args.rows, rows_a_task((args.heads + args.kept_heads) * args.head_dim),
-                   [&](int64_t begin, int64_t end) { rope_cpu_simd(args, begin, end); });
+  parallel_for(0, args.rows, rows_a_task((args.heads + args.kept_heads) * args.head_dim),
+               [&](int64_t begin, int64_t end) { rope_cpu_simd(args, begin, end); });
 }
 
 at::Tensor turn_on_cpu(const at::Tensor& qkv, const at::Tensor& cos_sin, int64_t heads,

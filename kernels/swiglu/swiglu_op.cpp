@@ -2,7 +2,6 @@
 // lehr::swiglu_forward and _backward, which each device implements.
 #include "kernels/swiglu/swiglu_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -10,6 +9,7 @@
 #include <torch/library.h>
 
 #include "kernels/common/op.h"
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -38,8 +38,8 @@ int64_t rows_a_swiglu_task(int64_t columns) {
 
 at::Tensor forward_on_cpu(const at::Tensor& gate_up) {
   const SwiGluCall call = prepare_swiglu(gate_up);
-  at::parallel_for(0, call.args.rows, rows_a_swiglu_task(call.args.columns),
-                   [&](int64_t begin, int64_t end) { swiglu_cpu_simd(call.args, begin, end); });
+  parallel_for(0, call.args.rows, rows_a_swiglu_task(call.args.columns),
+               [&](int64_t begin, int64_t end) { swiglu_cpu_simd(call.args, begin, end); });
   return call.output;
 }
 
@@ -47,7 +47,7 @@ at::Tensor forward_on_meta(const at::Tensor& gate_up) { return prepare_swiglu(ga
 
 at::Tensor backward_on_cpu(const at::Tensor& grad, const at::Tensor& gate_up) {
   const SwiGluBackwardCall call = prepare_swiglu_backward(grad, gate_up);
-  at::parallel_for(
+  parallel_for(
       0, call.args.rows, rows_a_swiglu_task(call.args.columns),
       [&](int64_t begin, int64_t end) { swiglu_backward_cpu_simd(call.args, begin, end); });
   return call.grad_gate_up;

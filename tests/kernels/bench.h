@@ -25,7 +25,7 @@ struct BenchmarkRows {
   explicit BenchmarkRows(AddRows add) { benchmarks().push_back(std::move(add)); }
 };
 
-constexpr int kColdIterations = 25;         // the scrubbing between them takes the time
+constexpr int kColdIterations = 10;         // the scrubbing between them takes the time
 constexpr int64_t kScrubBytes = 256 << 20;  // above the last cache of CPUs and GPUs alike
 
 // Runs `call` under Google Benchmark's manual timing and reports microseconds and GB/s of `bytes`
