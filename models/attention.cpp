@@ -2,10 +2,21 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/attention/attention_op.h"
+#include "models/ops.h"
+
 namespace lehr::models {
+
+static at::Tensor causal_attention(const at::Tensor& qkv, const AttentionShape& shape) {
+  at::Tensor y = kernels::causal_attention(qkv, shape.heads, shape.kv_heads, shape.head_size);
+  compare_kernel("causal_attention", y, [&] { return attention(qkv, shape, {}, nullptr, 0); });
+  return y;
+}
 
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const at::Tensor& mask,
                      KeyValueCache* cache, size_t layer) {
+  if (kernels_in_use() != Kernels::kAten && qkv.is_cpu() && !mask.defined() && !cache)
+    return causal_attention(qkv, shape);
   const at::Tensor rows =
       qkv.unflatten(-1, {shape.heads + 2 * shape.kv_heads, shape.head_size});  // [B, T, H, N]
   const auto parts = rows.split_with_sizes({shape.heads, shape.kv_heads, shape.kv_heads}, 2);

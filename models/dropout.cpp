@@ -3,10 +3,10 @@
 // run was cut. The mask is made on the CPU, 8 elements from one Philox block (about 1 ns each), and
 // moved.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "engine/base/error.h"
 #include "engine/base/random.h"
+#include "kernels/common/parallel.h"
 #include "models/model.h"
 
 namespace lehr::models {
@@ -40,7 +40,7 @@ at::Tensor draw(const at::Tensor& x, uint32_t drop_below, int64_t layer, const D
   const int64_t rows = x.size(0), row = rows ? x.numel() / rows : 0;
   const uint64_t stream = static_cast<uint64_t>(Stream::kDropout) << 56;
   const uint64_t philox_key = mix64(mix64(key.seed ^ stream) ^ static_cast<uint64_t>(key.step));
-  at::parallel_for(0, rows, kSamplesPerTask, [&](int64_t begin, int64_t end) {
+  kernels::parallel_for(0, rows, kSamplesPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
       draw_row(values + r * row, row, drop_below, philox_key,
                static_cast<uint64_t>(samples[static_cast<size_t>(r)]),

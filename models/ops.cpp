@@ -33,20 +33,6 @@ bool custom(const at::Tensor& x) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
 }
 
-// Under `check`: ATen's answer to the same question, compared.
-template <class Reference>
-void compare(const char* op, const at::Tensor& ours, Reference reference) {
-  if (in_use != Kernels::kCheck) return;
-  c10::NoGradGuard no_grad;
-  const KernelScope aten(Kernels::kAten);
-  const at::Tensor theirs = reference().to(at::kFloat);
-  const double largest = theirs.abs().max().template item<double>();
-  const double gap = (ours.to(at::kFloat) - theirs).abs().max().template item<double>();
-  const std::lock_guard lock(mutex);
-  double& kept = differences()[op];
-  kept = std::max(kept, gap / std::max(largest, 1e-30));
-}
-
 }  // namespace
 
 Kernels kernels_of(const std::string& name) {
@@ -70,18 +56,31 @@ std::map<std::string, double> kernel_differences() {
   return differences();
 }
 
+void compare_kernel(const char* op, const at::Tensor& ours,
+                    const std::function<at::Tensor()>& reference) {
+  if (in_use != Kernels::kCheck) return;
+  c10::NoGradGuard no_grad;
+  const KernelScope aten(Kernels::kAten);
+  const at::Tensor theirs = reference().to(at::kFloat);
+  const double largest = theirs.abs().max().item<double>();
+  const double gap = (ours.to(at::kFloat) - theirs).abs().max().item<double>();
+  const std::lock_guard lock(mutex);
+  double& kept = differences()[op];
+  kept = std::max(kept, gap / std::max(largest, 1e-30));
+}
+
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double eps) {
   if (!custom(x)) return at::layer_norm(x, weight.sizes(), weight, bias, eps);
   at::Tensor y = kernels::layer_norm(x, weight, bias, eps);
-  compare("layer_norm", y, [&] { return layer_norm(x, weight, bias, eps); });
+  compare_kernel("layer_norm", y, [&] { return layer_norm(x, weight, bias, eps); });
   return y;
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (!custom(x)) return at::rms_norm(x, weight.sizes(), weight, eps);
   at::Tensor y = kernels::rms_norm(x, weight, eps);
-  compare("rms_norm", y, [&] { return rms_norm(x, weight, eps); });
+  compare_kernel("rms_norm", y, [&] { return rms_norm(x, weight, eps); });
   return y;
 }
 
@@ -94,7 +93,7 @@ std::pair<at::Tensor, at::Tensor> add_layer_norm(const at::Tensor& x, const at::
     return {layer_norm(sum, weight, bias, eps), sum};
   }
   auto [y, sum] = kernels::add_layer_norm(x, branch.to(x.scalar_type()), weight, bias, eps);
-  compare("add_layer_norm", y, [&] { return layer_norm(x + branch, weight, bias, eps); });
+  compare_kernel("add_layer_norm", y, [&] { return layer_norm(x + branch, weight, bias, eps); });
   return {y, sum};
 }
 
@@ -106,14 +105,14 @@ std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Te
     return {rms_norm(sum, weight, eps), sum};
   }
   auto [y, sum] = kernels::add_rms_norm(x, branch.to(x.scalar_type()), weight, eps);
-  compare("add_rms_norm", y, [&] { return rms_norm(x + branch, weight, eps); });
+  compare_kernel("add_rms_norm", y, [&] { return rms_norm(x + branch, weight, eps); });
   return {y, sum};
 }
 
 at::Tensor bias_gelu(const at::Tensor& x, const at::Tensor& bias) {
   if (!custom(x)) return at::gelu(x + bias, "tanh");
   at::Tensor y = kernels::bias_gelu(x, bias);
-  compare("bias_gelu", y, [&] { return bias_gelu(x, bias); });
+  compare_kernel("bias_gelu", y, [&] { return bias_gelu(x, bias); });
   return y;
 }
 
@@ -123,7 +122,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
     return at::silu(parts[0]) * parts[1];
   }
   at::Tensor y = kernels::swiglu(gate_up);
-  compare("swiglu", y, [&] { return swiglu(gate_up); });
+  compare_kernel("swiglu", y, [&] { return swiglu(gate_up); });
   return y;
 }
 
@@ -131,7 +130,7 @@ at::Tensor rope(const at::Tensor& qkv, const at::Tensor& cos_sin, int64_t heads,
                 int64_t head_size) {
   if (custom(qkv)) {
     at::Tensor y = kernels::rope(qkv, cos_sin, heads, kv_heads, head_size);
-    compare("rope", y, [&] { return rope(qkv, cos_sin, heads, kv_heads, head_size); });
+    compare_kernel("rope", y, [&] { return rope(qkv, cos_sin, heads, kv_heads, head_size); });
     return y;
   }
   const at::Tensor rows = qkv.unflatten(-1, {heads + 2 * kv_heads, head_size});  // [B, T, H, N]
@@ -148,7 +147,7 @@ at::Tensor embedding(const at::Tensor& weight, const at::Tensor& positions, cons
   if (custom(weight)) {
     at::Tensor y = positions.defined() ? kernels::embedding_add(weight, positions, ids)
                                        : kernels::embedding(weight, ids);
-    compare("embedding", y, [&] { return embedding(weight, positions, ids); });
+    compare_kernel("embedding", y, [&] { return embedding(weight, positions, ids); });
     return y;
   }
   at::Tensor x = at::embedding(weight, ids);

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -35,6 +36,10 @@ class KernelScope {
 
 // Largest |ours - ATen's| / max(|ATen's|) of each op's output seen under kCheck, by op.
 std::map<std::string, double> kernel_differences();
+// Under kCheck, and only there: keeps the difference of `ours` from what `reference` makes of the
+// same inputs by ATen's ops.
+void compare_kernel(const char* op, const at::Tensor& ours,
+                    const std::function<at::Tensor()>& reference);
 
 // [..., D] over the last dimension; weight and bias [D].
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -1,10 +1,11 @@
 #include "engine/step/norm.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
+
+#include "kernels/common/parallel.h"
 
 namespace lehr::step {
 namespace {
@@ -31,7 +32,7 @@ double sum_of_squares(const at::Tensor& tensor) {
   const int64_t n = tensor.numel(), blocks = (n + kBlock - 1) / kBlock;
   if (blocks <= 1) return sum_of_squares(data, n);
   std::vector<double> partial(static_cast<size_t>(blocks));
-  at::parallel_for(0, blocks, 16, [&](int64_t begin, int64_t end) {
+  kernels::parallel_for(0, blocks, 16, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
       partial[static_cast<size_t>(b)] =
           sum_of_squares(data + b * kBlock, std::min(kBlock, n - b * kBlock));

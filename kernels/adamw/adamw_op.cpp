@@ -1,7 +1,6 @@
 // Shows adamw and global_norm to LibTorch: schemas, checks, CPU and Meta. Neither has a gradient.
 #include "kernels/adamw/adamw_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +10,8 @@
 
 #include <cmath>
 #include <limits>
+
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -60,7 +61,7 @@ void lay_out(AdamWCall* call, const at::TensorOptions& device) {
 constexpr int64_t kGrain = 2;
 
 void squares_on_cpu(const AdamW& args) {
-  at::parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
     adamw_squares_cpu_simd(args, begin, end, widest_simd());
   });
 }
@@ -79,7 +80,7 @@ at::Tensor step_on_cpu(at::TensorList parameters, at::TensorList gradients, at::
   *args.norm = norm;
   if (!std::isfinite(norm)) return call.norm;
   const float factor = adamw_factor(args, norm);
-  at::parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
     adamw_update_cpu_simd(args, factor, begin, end, widest_simd());
   });
   return call.norm;

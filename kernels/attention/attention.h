@@ -17,9 +17,9 @@ namespace lehr::kernels {
 // 2 batch x heads x time^2 x head_size multiply-adds' worth of FLOP, half of the full square.
 struct Attention {
   const void* qkv;
-  void* output;          // [batch, time, heads, head_size] of `type`
-  float* log_sums;       // [batch, heads, time]: logarithm of each softmax's denominator
-  int64_t batch, time;   // 0 does nothing
+  void* output;         // [batch, time, heads, head_size] of `type`
+  float* log_sums;      // [batch, heads, time]: logarithm of each softmax's denominator
+  int64_t batch, time;  // 0 does nothing
   int64_t heads, kv_heads, head_size;
   Float type;
 };

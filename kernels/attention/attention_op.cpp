@@ -2,7 +2,6 @@
 // lehr::causal_attention_forward and _backward.
 #include "kernels/attention/attention_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -10,6 +9,7 @@
 #include <torch/library.h>
 
 #include "kernels/common/op.h"
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -28,11 +28,10 @@ Outputs forward(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, int64_t 
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& qkv, const at::Tensor& output,
                     const at::Tensor& log_sums, int64_t heads, int64_t kv_heads,
                     int64_t head_size) {
-  static auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("lehr::causal_attention_backward", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const at::Tensor&, int64_t, int64_t, int64_t)>();
+  static auto op = c10::Dispatcher::singleton()
+                       .findSchemaOrThrow("lehr::causal_attention_backward", "")
+                       .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                         const at::Tensor&, int64_t, int64_t, int64_t)>();
   return op.call(grad, qkv, output, log_sums, heads, kv_heads, head_size);
 }
 
@@ -62,9 +61,8 @@ Outputs forward_on_cpu(const at::Tensor& qkv, int64_t heads, int64_t kv_heads, i
                        head_size,
                        float_type_of(qkv, "causal_attention", "qkv")};
   if (args.time > 0)
-    at::parallel_for(0, args.batch * heads, 1, [&](int64_t begin, int64_t end) {
-      attention_cpu_simd(args, begin, end);
-    });
+    parallel_for(0, args.batch * heads, 1,
+                 [&](int64_t begin, int64_t end) { attention_cpu_simd(args, begin, end); });
   return {output, log_sums};
 }
 
@@ -87,7 +85,7 @@ at::Tensor backward_on_cpu(const at::Tensor& grad, const at::Tensor& qkv, const 
                                head_size,
                                float_type_of(qkv, "causal_attention_backward", "qkv")};
   if (args.time > 0)
-    at::parallel_for(0, args.batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, args.batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
       attention_backward_cpu_simd(args, begin, end);
     });
   return grad_qkv;

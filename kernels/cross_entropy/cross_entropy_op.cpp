@@ -2,7 +2,6 @@
 // their gradients in the forward.
 #include "kernels/cross_entropy/cross_entropy_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -12,6 +11,8 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -46,7 +47,7 @@ void on_cpu(at::Tensor logits, const at::Tensor& targets, at::Tensor losses, dou
                 args.vocabulary, ") nor ", kIgnoredTarget);
   // about 16k elements a task: below that a thread costs more than it brings
   const int64_t grain = std::max<int64_t>(1, 16384 / args.stride);
-  at::parallel_for(0, args.rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.rows, grain, [&](int64_t begin, int64_t end) {
     CrossEntropy part = args;
     part.logits = static_cast<char*>(part.logits) + begin * part.stride * bytes_of(part.type);
     part.targets += begin;

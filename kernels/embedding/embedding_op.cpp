@@ -1,7 +1,6 @@
 // Shows embedding and its backward to LibTorch: schemas, checks, CPU, Meta and Autograd.
 #include "kernels/embedding/embedding_op.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -11,6 +10,8 @@
 
 #include <algorithm>
 #include <vector>
+
+#include "kernels/common/parallel.h"
 
 namespace lehr::kernels {
 namespace {
@@ -59,7 +60,7 @@ at::Tensor on_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& pos
   for (int64_t i = 0; i < args.tokens; ++i)
     TORCH_CHECK(args.ids[i] >= 0 && args.ids[i] < args.vocabulary, "embedding: id ", args.ids[i],
                 " at token ", i, " is not in [0, ", args.vocabulary, ")");
-  at::parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
     embedding_cpu_simd(args, begin, end, widest_simd());
   });
   return call.output;
@@ -109,7 +110,7 @@ at::Tensor backward_on_cpu(const at::Tensor& gradient, const std::optional<at::T
     args.sorted_ids = sorted.data();
     args.order = order.data();
   }
-  at::parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
+  parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
     embedding_gradient_cpu_simd(args, begin, end, widest_simd());
   });
   return call.result;

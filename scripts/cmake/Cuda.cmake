@@ -102,7 +102,8 @@ function(lehr_nvcc out source)
   set(${out} ${object} PARENT_SCOPE)
 endfunction()
 
-# add_kernel(<name>): kernels/<name>/ joins the rooms `kernels_raw` and `kernels` and the CUDA half
+# add_kernel(<name>): kernels/<name>/ joins the rooms `kernels_raw` and `kernels` and, where it has a
+# .cu file, the CUDA half
 function(add_kernel name)
   set(base ${CMAKE_SOURCE_DIR}/kernels/${name}/${name})
   target_sources(lehr_kernels_raw PRIVATE ${base}_cpu.cpp)
@@ -110,7 +111,7 @@ function(add_kernel name)
   if(EXISTS ${base}_cpu_simd.cpp)
     target_sources(lehr_kernels_raw PRIVATE ${base}_cpu_simd.cpp)
   endif()
-  if(LEHR_CUDA_ON)
+  if(LEHR_CUDA_ON AND EXISTS ${base}.cu)
     set_property(GLOBAL APPEND PROPERTY LEHR_CUDA_KERNELS ${base}.cu)
     set_property(GLOBAL APPEND PROPERTY LEHR_CUDA_OPS ${base}_op_cuda.cpp)
   endif()

@@ -24,6 +24,7 @@ parser.add_argument("--interval", type=int, default=20)
 parser.add_argument("--warm-up", type=int, default=20)
 parser.add_argument("--threads", type=int, default=0)
 parser.add_argument("--bf16", action="store_true")
+parser.add_argument("--device", default="cpu")
 parser.add_argument("--compile", action="store_true")
 parser.add_argument("--text", help="a file whose bytes are the tokens; random tokens without")
 args = parser.parse_args()
@@ -67,7 +68,7 @@ class Gpt(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
 
 
-model = Gpt()
+model = Gpt().to(args.device)
 decayed = [p for p in model.parameters() if p.dim() > 1]
 others = [p for p in model.parameters() if p.dim() <= 1]
 optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
@@ -83,14 +84,16 @@ else:
 loss, begin, rates = None, time.perf_counter(), []
 for step in range(args.warm_up + args.steps):
     starts = torch.randint(len(tokens) - args.context - 1, (args.batch,))
-    ids = torch.stack([tokens[s : s + args.context] for s in starts])
-    targets = torch.stack([tokens[s + 1 : s + 1 + args.context] for s in starts])
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+    ids = torch.stack([tokens[s : s + args.context] for s in starts]).to(args.device, non_blocking=True)
+    targets = torch.stack([tokens[s + 1 : s + 1 + args.context] for s in starts]).to(args.device, non_blocking=True)
+    with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
         loss = step_of(ids, targets)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if args.device == "cuda" and (step + 1 - args.warm_up) % args.interval == 0:
+        torch.cuda.synchronize()
     if step + 1 > args.warm_up and (step + 1 - args.warm_up) % args.interval == 0:
         rates.append(args.interval * args.batch * args.context / (time.perf_counter() - begin))
     if (step + 1 - args.warm_up) % args.interval == 0:
