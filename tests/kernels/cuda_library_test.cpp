@@ -39,9 +39,12 @@ TEST_F(CudaLibrary, NamesItsVersions) {
 
 TEST_F(CudaLibrary, BringsTheKernelsCudaHalves) {
   load_cuda();
-  const auto op = c10::Dispatcher::singleton().findSchema({"lehr::image_normalize", ""});
-  ASSERT_TRUE(op.has_value());
-  EXPECT_TRUE(op->hasKernelForDispatchKey(c10::DispatchKey::CUDA));
+  for (const char* name : {"lehr::image_normalize", "lehr::cross_entropy_", "lehr::adamw_",
+                           "lehr::global_norm", "lehr::embedding", "lehr::embedding_backward"}) {
+    const auto op = c10::Dispatcher::singleton().findSchema({name, ""});
+    ASSERT_TRUE(op.has_value()) << name;
+    EXPECT_TRUE(op->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) << name;
+  }
 }
 
 TEST_F(CudaLibrary, RefusesAnotherBuildAndSaysWhichItIs) {
