@@ -17,9 +17,11 @@
 #include "engine/step/loss.h"
 #include "engine/step/norm.h"
 #include "engine/step/optimizer.h"
+#include "engine/step/parts.h"
 #include "engine/step/precision.h"
 #include "engine/step/schedule.h"
 #include "models/ops.h"
+#include "models/recompute.h"
 
 namespace lehr::step {
 namespace {
@@ -64,6 +66,7 @@ struct Step::State {
   std::optional<Average> average;
   std::optional<at::ScalarType> precision;
   models::Kernels kernels;
+  bool in_parts;  // micro-batches may be split among threads
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -82,6 +85,8 @@ struct Step::State {
         groups(make_groups(model->parameters(), optimizer_fields)),
         precision(compute_dtype(training.precision)),
         kernels(models::kernels_of(training.kernels)),
+        in_parts(dynamic_cast<models::LanguageModel*>(model.get()) &&
+                 fields.get<models::RecomputeFields>().mode == "none"),
         scale(training),
         buffers(model->buffers()) {
     for (auto& p : groups.frozen) p.tensor.set_requires_grad(false);
@@ -105,13 +110,23 @@ struct Step::State {
 
   // Sum of the loss over the micro-batch; its gradient, times scale / total weight, is added.
   at::Tensor forward_backward(const Batch& batch) {
-    models::DropoutKey key{context.seed, steps, &batch.samples};
-    models::set_dropout_key(&key);
-    const models::KernelScope scope(kernels);
-    at::Tensor sum = forward_sum(*model, *loss, batch, precision);
-    models::set_dropout_key(nullptr);
+    const int64_t parts = in_parts ? parts_of(batch, parameters) : 1;
+    if (parts > 1)
+      return backward_in_parts(batch, parts, parameters, seed,
+                               [this](const Batch& part) { return loss_of(part); });
+    at::Tensor sum = loss_of(batch);
     sum.backward(seed);
     return sum.detach();
+  }
+
+  at::Tensor loss_of(const Batch& batch) const {
+    models::DropoutKey key{context.seed, steps, &batch.samples};
+    struct Keyed {  // also when something below throws
+      explicit Keyed(const models::DropoutKey* key) { models::set_dropout_key(key); }
+      ~Keyed() { models::set_dropout_key(nullptr); }
+    } keyed(&key);
+    const models::KernelScope scope(kernels);
+    return forward_sum(*model, *loss, batch, precision);
   }
 
   // Takes the step back: nothing has moved but batch statistics, and those are restored.
@@ -146,10 +161,7 @@ struct Step::State {
 
     struct Clear {  // also when something below throws
       State& state;
-      ~Clear() {
-        models::set_dropout_key(nullptr);
-        state.clear_gradients();
-      }
+      ~Clear() { state.clear_gradients(); }
     } clear{*this};
     // a global batch whose classes all weigh 0 has no mean, hence no gradient
     Tensors sums;
