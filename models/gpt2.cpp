@@ -143,7 +143,7 @@ class Block : public Module {
   // The residual stream is x + branch, which the next norm adds up; returns the two anew.
   std::pair<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& branch,
                                             const at::Tensor& mask, KeyValueCache* cache) const {
-    const auto whole = [&](const Tensors& in) -> Tensors {
+    const auto whole = [this, cache](const Tensors& in) -> Tensors {
       auto [normed, sum] = ln_1_->forward(in[0], in[1]);
       at::Tensor attended =
           attn_->forward(normed, in[2], cache, static_cast<size_t>(layer_));  // [B, T, D]

@@ -202,7 +202,7 @@ class Layer : public Module {
   std::pair<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& branch,
                                             const at::Tensor& cos_sin, const at::Tensor& mask,
                                             KeyValueCache* cache) const {
-    const auto whole = [&](const Tensors& in) -> Tensors {
+    const auto whole = [this, cache](const Tensors& in) -> Tensors {
       auto [normed, sum] = input_layernorm_->forward(in[0], in[1]);
       const at::Tensor attended =
           self_attn_->forward(normed, in[2], in[3], cache, layer_);  // [B, T, D]

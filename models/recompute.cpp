@@ -75,10 +75,10 @@ struct Kept : torch::CustomClassHolder {
 struct Recompute : torch::autograd::Function<Recompute> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
                                                 c10::intrusive_ptr<Kept> kept,
-                                                const Tensors& inputs) {
+                                                at::TensorList inputs) {
     at::NoGradGuard no_grad;
-    context->save_for_backward(inputs);
-    Tensors outputs = kept->part(inputs);
+    context->save_for_backward(inputs.vec());
+    Tensors outputs = kept->part(inputs.vec());
     context->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
     return outputs;
   }
@@ -89,8 +89,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     const Kept& what = static_cast<const Kept&>(*kept);
     Tensors inputs;
     for (const auto& saved : context->get_saved_variables())
-      inputs.push_back(saved.defined() ? saved.detach().requires_grad_(saved.requires_grad())
-                                       : saved);
+      inputs.push_back(saved.detach().requires_grad_(saved.requires_grad()));
     Tensors outputs, reached, arriving;
     {
       at::AutoGradMode grad(true);
@@ -106,7 +105,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     torch::autograd::backward(reached, arriving);
     torch::autograd::variable_list result{at::Tensor()};
     for (const auto& input : inputs)
-      result.push_back(input.defined() && input.requires_grad() ? input.grad() : at::Tensor());
+      result.push_back(input.requires_grad() ? input.grad() : at::Tensor());
     return result;
   }
 };
@@ -115,7 +114,22 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 Tensors recomputed(bool keep, const Tensors& inputs, const Part& part) {
   if (keep || !at::GradMode::is_enabled()) return part(inputs);
-  return Recompute::apply(c10::make_intrusive<Kept>(part, Surroundings::now()), inputs);
+  // autograd takes no undefined input: they are left out, and put back for `part`
+  Tensors defined;
+  std::vector<bool> is_defined;
+  for (const auto& input : inputs) {
+    is_defined.push_back(input.defined());
+    if (input.defined()) defined.push_back(input);
+  }
+  const Part whole = [part, is_defined](const Tensors& given) {
+    Tensors all;
+    size_t next = 0;
+    for (bool here : is_defined) all.push_back(here ? given[next++] : at::Tensor());
+    return part(all);
+  };
+  // as a TensorList: autograd does not look into a std::vector
+  return Recompute::apply(c10::make_intrusive<Kept>(whole, Surroundings::now()),
+                          at::TensorList(defined));
 }
 
 Section RecomputeFields::section() {

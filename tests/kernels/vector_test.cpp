@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/common/simd.h"
+#include "kernels/common/instruction_sets.h"
 #include "tests/cuda_host/buffer.h"
 
 #define LEHR_SIMD_BODY "tests/kernels/vector_probe.h"

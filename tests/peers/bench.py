@@ -112,7 +112,51 @@ def bench_checkpoint():
             lambda: peer("torch_save.py", size)["blocked_s"], "≤ 0.05", "s", 5)
 
 
-chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint"]
+def tokens_per_s(steps, *overrides):
+    """Of the character recipe with overrides: (tokens/s, peak resident bytes)."""
+    warm_up = 20 if steps > 50 else 3
+    interval = 20 if steps > 50 else 2
+    rows, _, peak = train("shakespeare_char.yaml", f"training.max_steps={warm_up + steps}", "lr_scheduler.name=constant",
+                          f"metrics.log_interval={interval}", "checkpoint.interval=100000", "validation.batch_size=8",
+                          *overrides)
+    return statistics.median(row["train.tokens_per_s"] for row in rows
+                             if row["step"] > warm_up and "train.tokens_per_s" in row), peak
+
+
+def gpt(steps, *words):
+    small = steps > 50
+    return peer("gpt.py", "--steps", steps, "--warm-up", 20 if small else 3, "--interval", 20 if small else 2, *words)
+
+
+def bench_language():
+    text = ROOT / ".data/shakespeare/input.txt"
+    for name, option, goal in (("eager", [], "≥ 1.3"), ("torch.compile", ["--compile"], "≥ 1.0")):
+        row(f"GPT of 4 layers, 128 wide, context 64, batch 12, fp32 ÷ {name}", lambda: tokens_per_s(200)[0],
+            lambda: gpt(200, "--text", text, *option)["tokens_per_s"], goal, "tokens/s")
+    # a vocabulary of 50,257: GPT-2's tokens
+    shape = ["data.tokenizer=bpe", f"data.tokenizer_file={ROOT}/.data/gpt2_tokenizer/gpt2.tiktoken.gz",
+             "data.context=256", "model.layers=6", "model.heads=6", "model.width=384", "training.global_batch_size=4"]
+    words = ["--layers", 6, "--heads", 6, "--width", 384, "--context", 256, "--batch", 4, "--vocabulary", 50257]
+    ours, theirs = [], []
+
+    def mine():
+        rate, peak = tokens_per_s(8, *shape)
+        ours.append(peak / 1e6)
+        return rate
+
+    def python():
+        figures = gpt(8, *words)
+        theirs.append(figures["peak_rss_mb"] * 1.048576)
+        return figures["tokens_per_s"]
+
+    pairs = 3
+    row("GPT of 6 layers, 384 wide, context 256, batch 4, vocabulary 50,257, fp32 ÷ eager", mine, python, "", "tokens/s",
+        pairs)
+    both = list(zip(ours, theirs))
+    row("peak resident memory of that process", lambda: both[0][0], lambda: both.pop(0)[1], "≤ 0.5", "MB", pairs)
+
+
+chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language"]
 model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.processor())
 print(f"{os.cpu_count()} x {model}, {time.strftime('%Y-%m-%d')}; {PAIRS} interleaved pairs unless fewer are enough\n")
 print("| what | Lehr | peer | unit | ratio (min-max) | goal |\n|---|---|---|---|---|---|", flush=True)

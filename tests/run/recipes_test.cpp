@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "engine/base/files.h"
 #include "tests/recipe/yaml_json.h"
@@ -16,12 +17,15 @@ static const std::string kRecipes = kSource + "/recipes";
 class Shipped : public ::testing::TestWithParam<std::string> {
  protected:
   std::string path() const { return kRecipes + "/" + GetParam() + ".yaml"; }
-  // the data set that the head names is there
+  // the data sets that the head names are there
   bool has_data() const {
     const std::string text = read_file(path());
     const std::string key = "# data: scripts/data ";
     const size_t begin = text.find(key) + key.size();
-    return file_exists(kSource + "/.data/" + text.substr(begin, text.find('\n', begin) - begin));
+    std::istringstream names(text.substr(begin, text.find('\n', begin) - begin));
+    for (std::string name; names >> name;)
+      if (!file_exists(kSource + "/.data/" + name)) return false;
+    return true;
   }
   Scratch scratch;
 };
@@ -50,10 +54,20 @@ TEST_P(Shipped, TrainsAFewSteps) {
   if (!has_data()) GTEST_SKIP() << "its data set is missing: scripts/data fetches it";
   if (GetParam() == "fashion_mnist_resnet18")
     GTEST_SKIP() << "stated for one GPU, not yet run there";
-  const Outcome trained =
-      lehr({"train", path(), "--run", "run", "--set", "training.max_steps=3", "--set",
-            "validation.interval=0", "--set", "metrics.log_interval=1"},
-           scratch.path);
+  std::vector<std::string> words = {"train", path(), "--run", "run"};
+  std::vector<std::string> overrides = {"training.max_steps=3", "validation.interval=0",
+                                        "metrics.log_interval=1"};
+  if (read_file(path()).find("source: text") != std::string::npos ||
+      GetParam() == "shakespeare_char_gpu")  // language models, at a toy size
+    overrides = {"training.max_steps=20",   "training.global_batch_size=4",
+                 "training.precision=fp32", "lr_scheduler.warmup_steps=2",
+                 "validation.interval=0",   "validation.batch_size=64",
+                 "metrics.log_interval=1",  "data.context=32",
+                 "model.layers=2",          "model.heads=2",
+                 "model.width=32"};
+  if (GetParam() == "debian_gpt2_bpe") overrides.push_back("training.micro_batch_size=2");
+  for (const auto& override : overrides) words.insert(words.end(), {"--set", override});
+  const Outcome trained = lehr(words, scratch.path);
   ASSERT_EQ(trained.code, 0) << trained.out;
   EXPECT_TRUE(file_exists(scratch.file("run/artefact/model.pt")));
 }

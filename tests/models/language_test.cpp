@@ -1,0 +1,119 @@
+// What is peculiar to language models: recomputed activations, kernels, caches, document masks.
+#include <torch/csrc/autograd/autograd.h>
+
+#include "models/ops.h"
+#include "tests/models/toy.h"
+
+namespace lehr::models {
+namespace {
+
+using namespace testing;
+
+const ModelEntry& entry_of(const std::string& name) {
+  for (const auto& entry : registry())
+    if (entry.name == name) return entry;
+  throw std::out_of_range(name);
+}
+
+std::shared_ptr<LanguageModel> language(const ModelEntry& entry, const std::string& recompute) {
+  FixedFields fields = entry.toy_fields;
+  fields.set("activation_checkpoint.mode", recompute);
+  ModelContext context = entry.toy_context;
+  context.seed = 1;
+  context.options = at::TensorOptions().dtype(at::kFloat);
+  return std::dynamic_pointer_cast<LanguageModel>(entry.make(fields, context));
+}
+
+class Language : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Models, Language, ::testing::Values("gpt2", "llama"));
+
+std::vector<at::Tensor> gradients(const std::string& name, const std::string& recompute,
+                                  Kernels kernels) {
+  const ModelEntry& entry = entry_of(name);
+  auto model = language(entry, recompute);
+  Keyed keyed(5, 0, 4);
+  at::Tensor loss;
+  {
+    const KernelScope scope(kernels);
+    loss = at::cross_entropy_loss(flat(model->forward(toy_input(entry, 4))), toy_targets(entry, 4));
+  }
+  loss.backward();  // outside the scope, as in a step
+  std::vector<at::Tensor> all{loss.detach()};
+  for (const auto& [parameter, tensor] : model->parameters()) all.push_back(tensor.grad().clone());
+  return all;
+}
+
+TEST_P(Language, HasTheSameGradientBitsWhenActivationsAreComputedAgain) {
+  for (Kernels kernels : {Kernels::kAten, Kernels::kCustom}) {
+    const auto kept = gradients(GetParam(), "none", kernels);
+    for (const char* mode : {"full", "selective"}) {
+      const auto again = gradients(GetParam(), mode, kernels);
+      ASSERT_EQ(kept.size(), again.size());
+      for (size_t i = 0; i < kept.size(); ++i)
+        EXPECT_TRUE(kept[i].equal(again[i])) << mode << " " << i;
+    }
+  }
+}
+
+TEST_P(Language, HasTheSameGradientsOnLehrsKernels) {
+  const auto aten = gradients(GetParam(), "none", Kernels::kAten);
+  const auto ours = gradients(GetParam(), "none", Kernels::kCustom);
+  for (size_t i = 0; i < aten.size(); ++i)
+    EXPECT_LT(largest_difference(aten[i], ours[i]),
+              2e-5 * aten[i].abs().max().item<double>() + 1e-8)
+        << i;
+}
+
+TEST_P(Language, ReportsTheLargestDifferenceOfEachKernelUnderCheck) {
+  gradients(GetParam(), "none", Kernels::kCheck);
+  const auto differences = kernel_differences();
+  for (const char* op : {"causal_attention", "embedding"}) {
+    ASSERT_TRUE(differences.count(op)) << op;
+    EXPECT_LT(differences.at(op), 1e-5) << op;
+  }
+}
+
+TEST_P(Language, SeesTheSameThroughACacheAsAllAtOnce) {
+  const ModelEntry& entry = entry_of(GetParam());
+  auto model = language(entry, "none");
+  model->train(false);
+  at::NoGradGuard no_grad;
+  const at::Tensor ids = toy_input(entry, 2);
+  const at::Tensor whole = model->hidden({ids, {}, nullptr});
+  KeyValueCache cache;
+  std::vector<at::Tensor> parts{model->hidden({ids.slice(1, 0, 3), {}, &cache})};
+  for (int64_t t = 3; t < ids.size(1); ++t)
+    parts.push_back(model->hidden({ids.slice(1, t, t + 1), {}, &cache}));
+  EXPECT_LT(largest_difference(whole, at::cat(parts, 1)), 1e-5);
+  EXPECT_EQ(cache.length, ids.size(1));
+}
+
+TEST_P(Language, DoesNotLookAcrossDocuments) {
+  const ModelEntry& entry = entry_of(GetParam());
+  auto model = language(entry, "none");
+  model->train(false);
+  at::NoGradGuard no_grad;
+  at::Tensor ids = toy_input(entry, 1), segments = at::zeros_like(ids);
+  segments.slice(1, 4).fill_(1);
+  const at::Tensor before = model->hidden({ids, segments, nullptr}).slice(1, 4).clone();
+  ids.slice(1, 0, 4).fill_(1);  // another first document
+  EXPECT_LT(largest_difference(before, model->hidden({ids, segments, nullptr}).slice(1, 4)), 1e-6);
+  EXPECT_GT(largest_difference(before, model->hidden({ids, {}, nullptr}).slice(1, 4)), 1e-4);
+}
+
+TEST_P(Language, IsNotMovedByTokensThatFollow) {
+  const ModelEntry& entry = entry_of(GetParam());
+  auto model = language(entry, "none");
+  model->train(false);
+  at::NoGradGuard no_grad;
+  for (Kernels kernels : {Kernels::kAten, Kernels::kCustom}) {
+    const KernelScope scope(kernels);
+    at::Tensor ids = toy_input(entry, 2);
+    const at::Tensor before = model->hidden({ids, {}, nullptr}).slice(1, 0, 5).clone();
+    ids.slice(1, 5).fill_(2);
+    EXPECT_TRUE(before.equal(model->hidden({ids, {}, nullptr}).slice(1, 0, 5)));
+  }
+}
+
+}  // namespace
+}  // namespace lehr::models
