@@ -13,6 +13,7 @@
 #include "engine/run/doctor.h"
 #include "engine/run/fields.h"
 #include "engine/run/finish.h"
+#include "engine/run/generate.h"
 #include "engine/run/plan.h"
 #include "engine/run/recipes.h"
 #include "engine/run/resume_test.h"
@@ -30,7 +31,7 @@ void print_line(const std::string& line) { terminal->print(line); }
 
 // what every verb may set
 struct Options {
-  std::string recipe, run, path, output;
+  std::string recipe, run, path, output, format = "artefact";
   std::vector<std::string> overrides, inputs;
   bool json = false, fresh = false, approximate = false, reference = false, debug = false;
   int kills = 3;
@@ -98,7 +99,9 @@ int dispatch(int argc, char** argv, Options& o) {
 
   auto* exports = verb(app, "export", "Make an artefact of a run or a checkpoint",
                        "lehr export runs/fashion_mnist_cnn-1 --output model");
-  exports->add_option("source", o.path, "Run folder or checkpoint folder")->required();
+  exports->add_option("source", o.path, "Run, checkpoint or Hugging Face folder")->required();
+  exports->add_option("--format", o.format, "artefact, or huggingface for transformers")
+      ->check(CLI::IsMember({"artefact", "huggingface"}));
   exports->add_option("--output", o.output, "New folder")->required();
 
   auto* predict = verb(app, "predict", "Predict with an artefact",
@@ -125,6 +128,24 @@ int dispatch(int argc, char** argv, Options& o) {
   auto* doctor = verb(app, "doctor", "Versions, devices, what is compiled in and what is missing",
                       "lehr doctor");
   doctor->add_flag("--json", o.json, "For machines");
+
+  run::GenerateRequest generation;
+  auto* generate = verb(app, "generate", "Write the text that follows a prompt",
+                        "lehr generate runs/shakespeare_char-1 --prompt ROMEO: --tokens 300");
+  generate->add_option("source", generation.source, "Artefact, run or checkpoint folder")
+      ->required();
+  generate->add_option("--prompt", generation.prompt, "Text to go on from");
+  generate->add_option("--prompt-file", generation.prompt_file, "The same from a file");
+  generate->add_option("--tokens", generation.tokens, "New tokens at most");
+  generate->add_option("--temperature", generation.sampling.temperature,
+                       "0: always the most probable token");
+  generate->add_option("--top-k", generation.sampling.top_k,
+                       "Only the k most probable tokens; 0: all");
+  generate->add_option("--top-p", generation.sampling.top_p,
+                       "Only the most probable tokens that together reach p");
+  generate->add_option("--seed", generation.sampling.seed, "The same seed gives the same text");
+  generate->add_option("--threads", generation.threads, "0: one a core")
+      ->check(CLI::Range(0, 1024));
 
   run::TokenizeRequest tokenization;
   auto* tokenize = verb(app, "tokenize", "Make token shards of text files, for data.source: tokens",
@@ -182,13 +203,16 @@ int dispatch(int argc, char** argv, Options& o) {
     request.folder = fmt::format("runs/resume-test-{}", getpid());
     return run::resume_test(request, *terminal) ? 0 : static_cast<int>(Code::kCheckpoint);
   } else if (*exports) {
-    run::export_run(o.path, o.output, *terminal);
+    run::export_run(o.path, o.output, *terminal, o.format);
   } else if (*predict) {
     run::predict(o.path, o.inputs, o.output, *terminal);
   } else if (*evaluate) {
     run::evaluate_artefact(o.path, o.inputs, o.json, *terminal);
   } else if (*inspect) {
     std::cout << run::inspect(o.path, o.json);
+  } else if (*generate) {
+    run::generate(generation, [](std::string_view text) { std::cout << text << std::flush; });
+    std::cout << "\n";
   } else if (*tokenize) {
     run::tokenize(tokenization, *terminal);
   } else if (*doctor) {

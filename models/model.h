@@ -57,7 +57,8 @@ class LanguageModel : public Model {
 // Section `model`: what is common to all models.
 struct ModelFields {
   std::string name = "mlp";
-  std::string init_from;  // checkpoint whose weights to start from; "" for fresh ones
+  std::string init_from;   // checkpoint whose weights to start from; "" for fresh ones
+  std::string pretrained;  // Hugging Face folder, likewise
   static Section section();
 };
 

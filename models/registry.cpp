@@ -36,7 +36,13 @@ Section ModelFields::section() {
           "Run folder, checkpoint or .safetensors file whose weights to start from; \"\" for fresh "
           "ones.")
       .path()
-      .synonyms({"pretrained", "base_model", "initial_load_path"});
+      .synonyms({"base_model", "initial_load_path"});
+  d.field(
+       "pretrained", &ModelFields::pretrained,
+       "Hugging Face folder (config.json, safetensors) whose weights to start from, for gpt2 and "
+       "llama; the recipe's model must be the one in it. \"\": none.")
+      .path()
+      .synonyms({"model_name_or_path", "pretrained_model_name_or_path"});
   return d.section();
 }
 

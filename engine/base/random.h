@@ -25,6 +25,7 @@ enum class Stream : uint32_t {
   kDropout = 3,
   kInit = 4,
   kSplit = 5,
+  kGenerate = 6,
   kTest = 99
 };
 

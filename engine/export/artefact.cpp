@@ -19,9 +19,10 @@ namespace lehr::artefact {
 using Json = nlohmann::ordered_json;
 
 struct Artefact::State {
-  std::string path, manifest, recipe, loss;
+  std::string path, manifest, recipe, loss, tokenizer;
   StringList classes, number_columns, string_columns;
-  bool takes_images = false;
+  bool takes_images = false, takes_text = false;
+  int64_t context = 0, vocabulary = 0;
   std::vector<int64_t> image_shape;  // [H, W] or [H, W, C]
   std::unique_ptr<Script> script;
 };
@@ -63,6 +64,12 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
     s.loss = facts.at("loss").get<std::string>();
     const Json& input = facts.at("signature").at("inputs").at(0);
     s.takes_images = input.at("name") == "images";
+    s.takes_text = input.at("name") == "tokens";
+    if (s.takes_text) {
+      s.tokenizer = read_verified(path, manifest, kTokenizerName);
+      s.context = facts.at("context").get<int64_t>();
+      s.vocabulary = facts.at("vocabulary").get<int64_t>();
+    }
     if (s.takes_images)
       for (size_t d = 1; d < input.at("shape").size(); ++d)
         s.image_shape.push_back(input["shape"][d].get<int64_t>());
@@ -90,6 +97,9 @@ Artefact::~Artefact() = default;
 const std::vector<std::string>& Artefact::classes() const { return state_->classes; }
 bool Artefact::takes_images() const { return state_->takes_images; }
 const std::vector<int64_t>& Artefact::image_shape() const { return state_->image_shape; }
+bool Artefact::takes_text() const { return state_->takes_text; }
+int64_t Artefact::context() const { return state_->context; }
+std::string Artefact::tokenizer() const { return state_->tokenizer; }
 StringList Artefact::number_columns() const { return state_->number_columns; }
 StringList Artefact::string_columns() const { return state_->string_columns; }
 std::string Artefact::manifest() const { return state_->manifest; }
@@ -102,6 +112,7 @@ Prediction Artefact::predict(const data::RawBatch& raw) const {
     return Error(Code::kData, "the model does not take this input: " + what, s.path,
                  "lehr inspect shows what it takes");
   };
+  if (s.takes_text) throw refuse("a language model answers through logits() and generate()");
   if (s.takes_images) {
     if (!raw.images.defined() || raw.images.scalar_type() != at::kByte)
       throw refuse("it takes uint8 images");
@@ -134,6 +145,51 @@ Prediction Artefact::predict(const data::RawBatch& raw) const {
   const int64_t* label = labels.data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.numel(); ++i) prediction.labels.push_back(s.classes.at(label[i]));
   return prediction;
+}
+
+namespace {
+
+Error no_text(const std::string& path, const std::string& what) {
+  return Error(Code::kData, "the model does not take this input: " + what, path,
+               "lehr inspect shows what it takes");
+}
+
+// an id outside the vocabulary is memory outside the embedding
+void check_tokens(const at::Tensor& tokens, int64_t vocabulary, const std::string& path) {
+  if (!tokens.defined() || tokens.scalar_type() != at::kLong || tokens.dim() != 2 ||
+      tokens.size(1) == 0)
+    throw no_text(path, "it takes tokens int64 [N, T], T at least 1");
+  if (tokens.numel() > 0 &&
+      (tokens.min().item<int64_t>() < 0 || tokens.max().item<int64_t>() >= vocabulary))
+    throw no_text(path, fmt::format("its tokens are below {}", vocabulary));
+}
+
+}  // namespace
+
+at::Tensor Artefact::logits(const at::Tensor& tokens) const {
+  const State& s = *state_;
+  if (!s.takes_text) throw no_text(s.path, "it is no language model");
+  check_tokens(tokens, s.vocabulary, s.path);
+  data::RawBatch raw;
+  raw.tokens = tokens;
+  try {
+    return s.script->forward(raw).at(0);
+  } catch (const std::exception& e) {  // of LibTorch's interpreter
+    throw no_text(s.path, e.what());
+  }
+}
+
+at::Tensor Artefact::generate(const at::Tensor& tokens, int64_t new_tokens,
+                              const Sampling& sampling) const {
+  const State& s = *state_;
+  if (!s.takes_text) throw no_text(s.path, "it is no language model");
+  check_tokens(tokens, s.vocabulary, s.path);
+  check(sampling);
+  try {
+    return s.script->generate(tokens, new_tokens, sampling);
+  } catch (const std::exception& e) {
+    throw no_text(s.path, e.what());
+  }
 }
 
 double Artefact::replay_golden() const {

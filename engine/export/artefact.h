@@ -7,6 +7,7 @@
 
 #include "engine/base/fields.h"
 #include "engine/data/dataset.h"
+#include "engine/export/sampling.h"
 #include "models/model.h"
 
 namespace lehr::artefact {
@@ -43,12 +44,20 @@ class Artefact {
   ~Artefact();
   const std::vector<std::string>& classes() const;
   bool takes_images() const;
+  bool takes_text() const;
   const std::vector<int64_t>& image_shape() const;  // [H, W] or [H, W, C]; empty for tables
   StringList number_columns() const;
   StringList string_columns() const;
   // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData}
   // when the values do not have the shape that the model takes. May be called from several threads.
   Prediction predict(const data::RawBatch& raw) const;
+  // Of a language model: tokens int64 [N, T] -> logits float32 [N, T, V], T <= what it was made
+  // for. Throws Error{kData} as predict does.
+  at::Tensor logits(const at::Tensor& tokens) const;
+  // The same tokens and `new_tokens` more, [N, T + new_tokens]; see Sampling.
+  at::Tensor generate(const at::Tensor& tokens, int64_t new_tokens, const Sampling& sampling) const;
+  int64_t context() const;        // tokens that generate looks back
+  std::string tokenizer() const;  // its tokenizer.json
   // How well the golden samples are answered here: 0 the same bits, <= 1 within their tolerance.
   double replay_golden() const;
   std::string manifest() const;  // JSON text

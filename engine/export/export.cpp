@@ -15,6 +15,7 @@
 #include "engine/export/golden.h"
 #include "engine/export/layout.h"
 #include "engine/export/manifest.h"
+#include "engine/export/publish.h"
 #include "engine/export/scan.h"
 #include "engine/export/trace.h"
 #include "engine/export/verify.h"
@@ -28,6 +29,7 @@ using Json = nlohmann::ordered_json;
 Json tensor_json(const std::string& name, const at::Tensor& example) {
   Json shape = {"N"};
   for (int64_t d = 1; d < example.dim(); ++d) shape.push_back(example.size(d));
+  if (name == "tokens" || name == "logits") shape[1] = "T";
   const char* dtype = example.scalar_type() == at::kByte     ? "uint8"
                       : example.scalar_type() == at::kDouble ? "float64"
                       : example.scalar_type() == at::kLong   ? "int64"
@@ -40,6 +42,8 @@ Json signature_json(const Golden& golden, const data::DataInfo& info) {
   Json inputs = Json::array(), outputs = Json::array();
   if (info.is_image) {
     inputs.push_back(tensor_json("images", golden.inputs.images));
+  } else if (info.is_text) {
+    inputs.push_back(tensor_json("tokens", golden.inputs.tokens));
   } else {
     inputs.push_back(tensor_json("numbers", golden.inputs.numbers));
     inputs.push_back({{"name", "strings"},
@@ -93,12 +97,6 @@ void write_weights(const std::string& path, const models::Model& model) {
   write_safetensors(path, in_file_order(views), {{"format", "pt"}});
 }
 
-void write_bytes(const std::string& path, const std::string& bytes) {
-  FileWriter file(path, bytes.size());
-  file.write(bytes.data(), bytes.size());
-  file.commit();
-}
-
 // fills `folder` and proves that what lies there is the model
 void write_and_prove(const ExportRequest& request, const std::string& folder) {
   const data::DataInfo& info = request.dataset->info();
@@ -120,10 +118,13 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
 
   // golden samples hold the live model's answers, not the script's
   Golden golden;
-  const Drawn drawn = draw(*request.dataset, kGoldenSamples);
+  const int64_t samples = info.is_text ? kGoldenTexts : kGoldenSamples;
+  const Drawn drawn =
+      info.is_text ? draw_text(*request.dataset, samples, std::min(kGoldenTokens, info.context))
+                   : draw(*request.dataset, samples);
   golden.inputs = drawn.raw;
-  golden.output_names = output_names(request.loss);
-  golden.outputs = answers(request.loss, evaluate(model, drawn.inputs));
+  golden.output_names = output_names(request.loss, info.is_text);
+  golden.outputs = answers(request.loss, evaluate(model, drawn.inputs), info.is_text);
   write_golden(join_path(folder, kGoldenName), golden);
   if (replay(script, read_golden(join_path(folder, kGoldenName))) != 0)
     throw Error(Code::kCheckpoint,
@@ -133,6 +134,7 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
   write_bytes(join_path(folder, kRecipeName), request.recipe_yaml);
   write_bytes(join_path(folder, kMetricsName), request.metrics_json);
   write_bytes(join_path(folder, kStatisticsName), request.dataset->statistics());
+  if (info.is_text) write_bytes(join_path(folder, kTokenizerName), info.tokenizer);
   const Json signature = signature_json(golden, info);
   if (is_triton)
     write_bytes(join_path(folder, kTritonConfigName),
@@ -144,64 +146,57 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
       Json::parse(request.origin_json.empty() ? "{}" : request.origin_json, nullptr, false);
   if (!origin.is_object())
     throw Error(Code::kInternal, "the origin of an artefact is no JSON object");
-  const Json facts = {{"task", answer_of(request.loss).is_class ? "classification" : "regression"},
-                      {"loss", request.loss},
-                      {"classes", info.classes},
-                      {"number_columns", info.number_columns},
-                      {"string_columns", info.string_columns},
-                      {"signature", signature},
-                      {"parameters", parameters},
-                      {"layout", request.layout},
-                      {"verified",
-                       {{"batch_sizes", kVerifiedBatches},
-                        {"golden_samples", kGoldenSamples},
-                        {"device", "cpu"},
-                        {"cpu_capability", at::get_cpu_capability()}}},
-                      {"libtorch", libtorch_version()},
-                      {"build", build_stamp()},
-                      {"operators", script.operators()},
-                      {"origin", origin}};
+  const char* task = info.is_text                       ? "language model"
+                     : answer_of(request.loss).is_class ? "classification"
+                                                        : "regression";
+  Json facts = {{"task", task},
+                {"loss", request.loss},
+                {"classes", info.classes},
+                {"number_columns", info.number_columns},
+                {"string_columns", info.string_columns},
+                {"signature", signature},
+                {"parameters", parameters},
+                {"layout", request.layout},
+                {"verified",
+                 {{"batch_sizes", kVerifiedBatches},
+                  {"golden_samples", samples},
+                  {"device", "cpu"},
+                  {"cpu_capability", at::get_cpu_capability()}}},
+                {"libtorch", libtorch_version()},
+                {"build", build_stamp()},
+                {"operators", script.operators()},
+                {"origin", origin}};
+  if (info.is_text) {
+    facts["context"] = info.context;
+    facts["vocabulary"] = info.vocabulary;
+    const auto& language = dynamic_cast<const models::LanguageModel&>(model);
+    facts["verified"]["lengths"] = verified_lengths(language.longest(), language.vocabulary());
+  }
   if (is_triton) sync_folder(std::filesystem::path(model_path).parent_path().string());
   write_file_durably(join_path(folder, kManifestName), to_text({facts.dump(), records_of(folder)}));
-}
-
-std::string without_trailing_slash(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
 }
 
 }  // namespace
 
 void export_artefact(const ExportRequest& request) {
-  const std::string output = without_trailing_slash(request.output);
-  if (file_exists(output))
-    throw Error(Code::kUsage, "the output exists already", output,
-                "name a new folder, or remove this one");
-  if (request.layout == "triton" && !request.dataset->info().is_image)
-    throw Error(Code::kRecipe,
-                "Triton's PyTorch backend takes tensors only, and a table has strings",
-                "export.layout", "set export.layout: plain");
-  const std::filesystem::path place(output);
-  const std::string parent = place.has_parent_path() ? place.parent_path().string() : ".";
-  const std::string mark = place.filename().string() + ".tmp-";
-  make_folders(parent);
-  // of exports that were killed
-  for (const auto& name : list_folder(parent))
-    if (name.starts_with(mark)) remove_tree(join_path(parent, name));
-  const std::string folder = join_path(parent, mark + unique_id());
-  make_folders(folder);
-  try {
+  publish_folder(request.output, [&](const std::string& folder) {
+    if (request.layout == "triton" && !request.dataset->info().is_image)
+      throw Error(Code::kRecipe, "only models of images can be laid out for Triton",
+                  "export.layout", "set export.layout: plain");
     write_and_prove(request, folder);
-    rename_durably(folder, output);
-  } catch (...) {
-    remove_tree(folder);
-    throw;
-  }
+  });
 }
 
 bool exports(const std::shared_ptr<models::Model>& model, const data::DataInfo& info,
              std::string* why) {
+  std::vector<int64_t> lengths;  // of a batch of 1, 2, 3
+  if (const auto* language = dynamic_cast<const models::LanguageModel*>(model.get()))
+    lengths = {std::min<int64_t>(language->longest(), 64),
+               std::min<int64_t>(language->longest(), 3),
+               std::min<int64_t>(language->longest(), 7)};
   auto inputs = [&](int64_t count) {
+    if (info.is_text)
+      return at::randint(info.vocabulary, {count, lengths.at(count - 1)}, at::kLong);
     if (!info.is_image) return at::randn({count, info.features});
     return at::randn({count, info.channels, info.height, info.width})
         .contiguous(at::MemoryFormat::ChannelsLast);

@@ -65,6 +65,9 @@ void write_golden(const std::string& path, const Golden& golden) {
   if (golden.inputs.images.defined()) {
     add("input.images", golden.inputs.images);
     count = golden.inputs.images.size(0);
+  } else if (golden.inputs.tokens.defined()) {
+    add("input.tokens", golden.inputs.tokens);
+    count = golden.inputs.tokens.size(0);
   } else {
     add("input.numbers", golden.inputs.numbers);
     views.push_back(
@@ -88,6 +91,8 @@ Golden read_golden(const std::string& path) {
   Golden golden;
   if (const auto* images = file.find("input.images")) {
     golden.inputs.images = tensor_of(*images);
+  } else if (const auto* tokens = file.find("input.tokens")) {
+    golden.inputs.tokens = tensor_of(*tokens);
   } else {
     const auto *numbers = file.find("input.numbers"), *strings = file.find("input.strings");
     if (!numbers || !strings) throw damaged("golden samples without inputs");
@@ -103,7 +108,7 @@ Golden read_golden(const std::string& path) {
   }
   auto outputs = file.metadata().find("outputs");
   if (outputs == file.metadata().end()) throw damaged("golden samples without outputs");
-  for (const char* name : {"label", "probability", "value"})
+  for (const char* name : {"label", "probability", "value", "logits"})
     if (const auto* view = file.find(std::string("output.") + name)) {
       golden.output_names.push_back(name);
       golden.outputs.push_back(tensor_of(*view));

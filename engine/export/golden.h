@@ -18,6 +18,8 @@ namespace lehr::artefact {
 // from both that and from a wrong answer.
 constexpr double kGoldenTolerance = 1e-5;
 constexpr int64_t kGoldenSamples = 16;
+// of text: the logits of a token are as many as the vocabulary
+constexpr int64_t kGoldenTexts = 2, kGoldenTokens = 16;
 
 struct Golden {
   data::RawBatch inputs;
@@ -25,8 +27,8 @@ struct Golden {
   std::vector<at::Tensor> outputs;
 };
 
-// Tensors input.images, or input.numbers and input.strings (the rows as JSON text in uint8), and
-// output.<name>; see FORMAT.md. `path` must not exist.
+// Tensors input.images, input.tokens, or input.numbers and input.strings (the rows as JSON text in
+// uint8), and output.<name>; see FORMAT.md. `path` must not exist.
 void write_golden(const std::string& path, const Golden& golden);
 // Throws Error{kCheckpoint}.
 Golden read_golden(const std::string& path);

@@ -10,6 +10,7 @@ constexpr const char* kWeightsName = "model.safetensors";
 constexpr const char* kRecipeName = "recipe.yaml";
 constexpr const char* kMetricsName = "metrics.json";
 constexpr const char* kStatisticsName = "statistics.json";
+constexpr const char* kTokenizerName = "tokenizer.json";  // of language models
 constexpr const char* kGoldenName = "golden.safetensors";
 constexpr const char* kTritonModelName = "1/model.pt";
 constexpr const char* kTritonConfigName = "config.pbtxt";

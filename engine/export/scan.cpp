@@ -114,7 +114,7 @@ class Lexer {
 
 // Methods by these names, and by names that begin with lehr_, are the wrapper's and the models'
 // own.
-constexpr std::array kMethods = {"forward", "preprocess", "postprocess"};
+constexpr std::array kMethods = {"forward", "preprocess", "postprocess", "generate"};
 constexpr std::array kKeywords = {"return", "in", "if", "elif", "else", "not", "and", "or", "is"};
 constexpr std::array kOutlawed = {"import",   "from",  "while",   "with",       "lambda", "global",
                                   "nonlocal", "try",   "except",  "del",        "async",  "await",
@@ -363,7 +363,8 @@ void scan_archive(std::string_view bytes, const std::string& path) {
       has_data = has_data || name == "data.pkl";
     } else if (!(name.starts_with("data/") && all_digits(name.substr(5))) &&
                !(name.starts_with("constants/") && all_digits(name.substr(10))) &&
-               name != "version" && name != "byteorder" && name != ".data/serialization_id") {
+               name != "version" && name != ".data/version" && name != "byteorder" &&
+               name != ".data/serialization_id") {
       refuse("it holds a member that Lehr never writes", where);
     }
   }

@@ -84,6 +84,7 @@ struct TorchResolver : jit::NativeResolver {
 
 std::vector<c10::IValue> inputs_of(const data::RawBatch& raw) {
   if (raw.images.defined()) return {raw.images};
+  if (raw.tokens.defined()) return {raw.tokens};
   c10::List<c10::List<std::string>> strings;
   for (const auto& row : raw.strings) strings.push_back(c10::List<std::string>(row));
   return {raw.numbers, strings};
@@ -149,6 +150,8 @@ Script wrap(const Script& core, const Surroundings& around) {
   module.register_attribute("training", c10::BoolType::get(), false);
   module.register_module("model", model);
   for (const auto& [name, tensor] : around.buffers) module.register_buffer(name, tensor);
+  for (const auto& [name, value] : around.integers)
+    module.register_attribute(name, c10::IntType::get(), value);
   for (const auto& [name, values] : around.string_lists)
     module.register_attribute(name, c10::ListType::ofStrings(), c10::List<std::string>(values));
   for (const auto& [name, values] : around.string_maps) {
@@ -169,7 +172,8 @@ Script wrap(const Script& core, const Surroundings& around) {
 Script load_script(std::string_view archive) {
   auto module = jit::load(std::make_shared<Memory>(archive), c10::Device(at::kCPU),
                           /*load_debug_files=*/false);
-  const bool is_wrapped = module.hasattr("model");
+  // a model may have a child `model` of its own
+  const bool is_wrapped = module.find_method("preprocess").has_value();
   return Script(std::make_shared<Script::Impl>(Script::Impl{std::move(module), is_wrapped}));
 }
 
@@ -191,6 +195,19 @@ std::vector<at::Tensor> Script::forward(const data::RawBatch& raw) const {
   std::vector<at::Tensor> outputs;
   for (const auto& value : answer.toTupleRef().elements()) outputs.push_back(value.toTensor());
   return outputs;
+}
+
+at::Tensor Script::generate(const at::Tensor& tokens, int64_t new_tokens,
+                            const Sampling& sampling) const {
+  at::NoGradGuard no_grad;
+  return impl_->module
+      .get_method("generate")(
+          {tokens, new_tokens, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed})
+      .toTensor();
+}
+
+int64_t Script::integer(const std::string& attribute) const {
+  return impl_->module.attr(attribute).toInt();
 }
 
 StringList Script::string_list(const std::string& attribute) const {

@@ -13,6 +13,7 @@
 
 #include "engine/base/named_tensor.h"
 #include "engine/data/dataset.h"
+#include "engine/export/sampling.h"
 #include "models/model.h"
 
 namespace lehr::artefact {
@@ -22,6 +23,7 @@ namespace lehr::artefact {
 struct Surroundings {
   std::string source;
   NamedTensors buffers;
+  std::vector<std::pair<std::string, int64_t>> integers;
   std::vector<std::pair<std::string, StringList>> string_lists;
   std::vector<std::pair<std::string, std::map<std::string, int64_t>>> string_maps;
 };
@@ -36,6 +38,9 @@ class Script {
   at::Tensor core(const at::Tensor& x) const;  // self.model, or a core's own forward
   at::Tensor preprocess(const data::RawBatch& raw) const;
   std::vector<at::Tensor> forward(const data::RawBatch& raw) const;  // the members of its tuple
+  // The wrapper's `generate`: tokens int64 [N, T] with `new_tokens` more, [N, T + new_tokens].
+  at::Tensor generate(const at::Tensor& tokens, int64_t new_tokens, const Sampling& sampling) const;
+  int64_t integer(const std::string& attribute) const;
   StringList string_list(const std::string& attribute) const;
   NamedTensors tensors() const;  // parameters and buffers, dotted names
   // Kinds of all nodes in all methods, "aten::conv2d", "prim::Loop", ...

@@ -101,6 +101,8 @@ std::vector<Operation> record(const NamedTensors& parameters, const std::string&
   recorder = &mine;
   try {
     work();
+  } catch (const c10::Error& e) {
+    *problem = e.what_without_backtrace();
   } catch (const std::exception& e) {
     *problem = e.what();
   }
@@ -133,8 +135,8 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
   NamedTensors own = live.parameters();
   for (auto& buffer : live.buffers()) own.push_back(buffer);
   NamedTensors theirs = script.tensors();
-  const std::string prefix =
-      !theirs.empty() && theirs.front().name.starts_with("model.") ? "model." : "";
+  const bool is_core = !theirs.empty() && !own.empty() && theirs.front().name == own.front().name;
+  const std::string prefix = is_core ? "" : "model.";
   auto wanted = record(
       own, "", [&] { evaluate(live, inputs); }, &ignored);
   auto got = record(
@@ -194,6 +196,21 @@ Drawn draw(const data::Dataset& dataset, int64_t count) {
   return {dataset.raw(split, samples), batch.inputs};
 }
 
+Drawn draw_text(const data::Dataset& dataset, int64_t count, int64_t length) {
+  Drawn drawn = draw(dataset, count);
+  const int64_t context = drawn.inputs.size(1);
+  drawn.inputs =
+      drawn.inputs.repeat({1, (length + context - 1) / context}).slice(1, 0, length).contiguous();
+  drawn.raw.tokens = drawn.inputs;
+  return drawn;
+}
+
+std::vector<int64_t> verified_lengths(int64_t longest, int64_t vocabulary) {
+  const int64_t most = std::max<int64_t>(16, kVerifiedLogits / std::max<int64_t>(1, vocabulary));
+  auto at_most = [&](int64_t length) { return std::max<int64_t>(1, std::min(length, longest)); };
+  return {at_most(most), at_most(7), at_most(2)};
+}
+
 at::Tensor evaluate(models::Model& model, const at::Tensor& inputs) {
   at::NoGradGuard no_grad;
   Evaluating evaluating(model);
@@ -231,10 +248,17 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
   const std::string hint =
       "use size-free operators and no branches on values in the model's forward (flatten, not "
       "view)";
-  for (int64_t count : kVerifiedBatches) {
-    const Drawn drawn = draw(dataset, count);
+  const bool is_text = dataset.info().is_text;
+  std::vector<int64_t> lengths;
+  if (is_text) {
+    const auto& language = dynamic_cast<models::LanguageModel&>(live);
+    lengths = verified_lengths(language.longest(), language.vocabulary());
+  }
+  for (size_t k = 0; k < std::size(kVerifiedBatches); ++k) {
+    const int64_t count = kVerifiedBatches[k];
+    const Drawn drawn = is_text ? draw_text(dataset, count, lengths[k]) : draw(dataset, count);
     const at::Tensor outputs = evaluate(live, drawn.inputs);
-    const std::vector<at::Tensor> wanted = answers(loss, outputs);
+    const std::vector<at::Tensor> wanted = answers(loss, outputs, is_text);
     if (const std::string difference = first_difference(script, live, drawn.inputs);
         !difference.empty())
       throw refuse(
@@ -264,7 +288,7 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
           throw refuse(
               fmt::format(
                   "for a batch of {} the artefact's answer `{}` differs from the live model's: {}",
-                  count, output_names(loss)[i], describe(got.at(i), wanted[i])),
+                  count, output_names(loss, is_text)[i], describe(got.at(i), wanted[i])),
               "see postprocess in engine/export/wrapper.cpp");
     }
   }

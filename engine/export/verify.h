@@ -13,6 +13,10 @@
 namespace lehr::artefact {
 
 inline constexpr int64_t kVerifiedBatches[] = {1, 3, 17};
+// Texts are compared at as many batch sizes, each with another length: up to the longest that the
+// model takes, as far as the logits stay below this many numbers.
+inline constexpr int64_t kVerifiedLogits = int64_t{1} << 26;
+std::vector<int64_t> verified_lengths(int64_t longest, int64_t vocabulary);
 
 // Samples that stand for the data: spread over the test split, else validation, else training;
 // repeated when there are fewer than `count`.
@@ -21,6 +25,8 @@ struct Drawn {
   at::Tensor inputs;  // what the model sees of them, without augmentation
 };
 Drawn draw(const data::Dataset& dataset, int64_t count);
+// The same for text, `length` tokens of each (repeated where a window is shorter).
+Drawn draw_text(const data::Dataset& dataset, int64_t count, int64_t length);
 
 // The model's outputs in eval, without gradients.
 at::Tensor evaluate(models::Model& model, const at::Tensor& inputs);
@@ -30,8 +36,8 @@ at::Tensor evaluate(models::Model& model, const at::Tensor& inputs);
 // difference.
 std::string first_difference(const Script& script, models::Model& live, const at::Tensor& inputs);
 
-// Weights, preprocessing, layers and answers at each of kVerifiedBatches. Throws Error{kCheckpoint}
-// naming the first that differs; `where` is for the message.
+// Weights, preprocessing, layers and answers at each of kVerifiedBatches (and lengths). Throws
+// Error{kCheckpoint} naming the first that differs; `where` is for the message.
 void verify(const Script& script, models::Model& live, const data::Dataset& dataset,
             const std::string& loss, const std::string& where);
 

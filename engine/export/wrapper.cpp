@@ -36,19 +36,24 @@ constexpr Answer kAnswers[] = {{"cross_entropy", true, kSoftmax, softmax_scores}
                                {"mse", false, kValues, values},
                                {"mae", false, kValues, values},
                                {"huber", false, kValues, values}};
+constexpr Answer kTextAnswers[] = {{"cross_entropy", false, kValues, values}};
 
 }  // namespace
 
-const Answer& answer_of(const std::string& loss) {
+const Answer& answer_of(const std::string& loss, bool is_text) {
+  if (is_text) {
+    for (const auto& answer : kTextAnswers)
+      if (loss == answer.loss) return answer;
+  }
   for (const auto& answer : kAnswers)
-    if (loss == answer.loss) return answer;
+    if (!is_text && loss == answer.loss) return answer;
   throw Error(Code::kInternal, fmt::format("no answer is declared for the loss `{}`", loss),
               "loss.name", "add its row to engine/export/wrapper.cpp");
 }
 
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
                           const std::string& loss) {
-  const Answer& answer = answer_of(loss);
+  const Answer& answer = answer_of(loss, info.is_text);
   Surroundings out;
   for (const auto& [name, tensor] : preprocessing.buffers) out.buffers.push_back({name, tensor});
   out.string_lists = preprocessing.string_lists;
@@ -66,6 +71,14 @@ def forward(self, images: Tensor) -> {}:
     return self.postprocess(self.model.forward(x))
 )",
                               result);
+  } else if (info.is_text) {
+    out.integers.emplace_back("context", info.context);
+    out.source += fmt::format(R"(
+def forward(self, tokens: Tensor) -> {}:
+    return self.postprocess(self.model.forward(self.preprocess(tokens)))
+)",
+                              result);
+    out.source += kGenerateSource;
   } else {
     out.source += fmt::format(R"(
 def forward(self, numbers: Tensor, strings: List[List[str]]) -> {}:
@@ -76,8 +89,8 @@ def forward(self, numbers: Tensor, strings: List[List[str]]) -> {}:
   return out;
 }
 
-std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs) {
-  const Answer& answer = answer_of(loss);
+std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs, bool is_text) {
+  const Answer& answer = answer_of(loss, is_text);
   at::Tensor scores = answer.scores(outputs);
   if (!answer.is_class) return {scores};
   return {at::argmax(scores, 1), scores};
@@ -85,10 +98,12 @@ std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outpu
 
 std::vector<std::string> input_names(const data::DataInfo& info) {
   if (info.is_image) return {"images"};
+  if (info.is_text) return {"tokens"};
   return {"numbers", "strings"};
 }
 
-std::vector<std::string> output_names(const std::string& loss) {
+std::vector<std::string> output_names(const std::string& loss, bool is_text) {
+  if (is_text) return {"logits"};
   if (answer_of(loss).is_class) return {"label", "probability"};
   return {"value"};
 }

@@ -14,12 +14,13 @@ namespace lehr::artefact {
 
 struct Answer;
 
-// How outputs become answers under `loss`. Throws Error{kInternal} for a loss that has no entry.
-const Answer& answer_of(const std::string& loss);
+// How outputs become answers under `loss`; a language model answers with its logits. Throws
+// Error{kInternal} for a loss that has no entry.
+const Answer& answer_of(const std::string& loss, bool is_text = false);
 
 struct Answer {
   const char* loss;
-  bool is_class;                                    // answers (label, probability); else (value,)
+  bool is_class;                                    // answers (label, probability)
   const char* source;                               // postprocess, in TorchScript
   at::Tensor (*scores)(const at::Tensor& outputs);  // the same in C++: probability or value
 };
@@ -27,9 +28,10 @@ struct Answer {
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
                           const std::string& loss);
 // What the live model answers for its `outputs`: the tensors of forward's tuple.
-std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs);
+std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs,
+                                bool is_text = false);
 // Names of forward's inputs and outputs, in order.
 std::vector<std::string> input_names(const data::DataInfo& info);
-std::vector<std::string> output_names(const std::string& loss);
+std::vector<std::string> output_names(const std::string& loss, bool is_text = false);
 
 }  // namespace lehr::artefact

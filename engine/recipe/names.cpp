@@ -66,7 +66,7 @@ const std::map<std::string, std::vector<std::string>>& foreign_words() {
     add({"job.name"}, {"run_name", "experiment_name", "wandb_name", "description"});
     add({"data.threads"}, {"num_workers", "workers", "dataloader_num_workers", "num_threads"});
     add({"data.validation_fraction"}, {"val_set_size", "val_split", "validation_split"});
-    add({"model.init_from"}, {"base_model", "initial_load_path", "pretrained", "init_checkpoint"});
+    add({"model.init_from"}, {"base_model", "initial_load_path", "init_checkpoint"});
     // when things happen
     add({"checkpoint.interval"}, {"save_steps", "save_interval", "save_every", "snapshot"});
     add({"checkpoint.keep_latest_k"},

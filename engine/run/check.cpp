@@ -11,6 +11,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/export/artefact.h"
 #include "engine/run/evaluate.h"
+#include "engine/run/finish.h"
 #include "engine/run/plan.h"
 #include "engine/step/step.h"
 #include "models/flops.h"
@@ -53,6 +54,7 @@ CheckReport check(const recipe::Recipe& recipe) {
   // the real model is small enough to make whenever it fits: it shows that optimizer patterns match
   // and that the model exports
   auto real = models::make_model(recipe, parts.context);
+  check_pretrained(recipe, *real);
   step::Step step(real, recipe, context);
   std::string why;
   const auto export_fields = recipe.get<artefact::ExportFields>();
@@ -112,8 +114,10 @@ CheckReport check(const recipe::Recipe& recipe) {
   CheckReport report;
   report.json = out.dump(2);
   const std::string input =
-      info.is_image ? fmt::format("images {} x {} x {}", info.channels, info.height, info.width)
-                    : fmt::format("table of {} features", info.features);
+      info.is_text
+          ? fmt::format("text of {} kinds of tokens, {} at a time", info.vocabulary, info.context)
+      : info.is_image ? fmt::format("images {} x {} x {}", info.channels, info.height, info.width)
+                      : fmt::format("table of {} features", info.features);
   report.text = fmt::format(
       "{}: no mistakes found\n"
       "  data        {}; {} training, {} validation, {} test samples\n"

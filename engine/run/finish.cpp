@@ -10,7 +10,9 @@
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
+#include "engine/data/tokenizer.h"
 #include "engine/export/artefact.h"
+#include "engine/export/huggingface.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 
@@ -54,7 +56,30 @@ checkpoint::Loaded load_from(const std::string& path) {
               "name a run folder, its checkpoints/, or one step-... folder");
 }
 
+void check_pretrained(const recipe::Recipe& recipe, const models::Model& model) {
+  const auto fields = recipe.get<models::ModelFields>();
+  if (fields.pretrained.empty()) return;
+  auto refuse = [&](const std::string& what, const char* hint) {
+    return Error(Code::kRecipe, what, recipe.where("model.pretrained"), hint);
+  };
+  if (!fields.init_from.empty())
+    throw refuse("model.pretrained and model.init_from both say where weights start",
+                 "give one of them");
+  const auto* language = dynamic_cast<const models::LanguageModel*>(&model);
+  if (!language)
+    throw refuse(fmt::format("model `{}` is no language model", fields.name),
+                 "model.init_from takes checkpoints and safetensors files");
+  artefact::check_shape(artefact::shape_of(recipe, *language),
+                        artefact::read_huggingface_config(fields.pretrained), fields.pretrained);
+}
+
 void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
+  check_pretrained(recipe, model);
+  if (const auto folder = recipe.get<models::ModelFields>().pretrained; !folder.empty()) {
+    artefact::load_huggingface(folder, dynamic_cast<models::LanguageModel&>(model));
+    log_info("weights start from " + folder);
+    return;
+  }
   const std::string path = recipe.get<models::ModelFields>().init_from;
   if (path.empty()) return;
   if (path.ends_with(".safetensors")) {
@@ -169,19 +194,18 @@ void finish_run(Finished& f, track::Terminal& terminal) {
                              f.progress.train_seconds, f.folder.path));
 }
 
-void export_run(const std::string& source, const std::string& output, track::Terminal& terminal) {
-  if (file_exists(output))
-    throw Error(Code::kUsage, "the output exists already", output,
-                "name a new folder, or remove this one");
+Reopened reopen(const std::string& source) {
   checkpoint::Loaded loaded = load_from(source);
   const auto recipe =
       recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {},
                             all_sections(), recipe_folder_of(loaded.facts));
-  Parts parts = open_parts(recipe);
-  auto model = models::make_model(recipe, parts.context);
+  Reopened run;
+  run.parts = std::make_shared<Parts>(open_parts(recipe));
+  run.checkpoint = loaded.path;
+  auto model = run.model = models::make_model(recipe, run.parts->context);
   checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
   const bool is_run = !file_exists(join_path(source, "MANIFEST.json"));
-  int64_t step = loaded.step;
+  run.step = loaded.step;
   if (is_run) {
     // a run exports the weights that its recipe names; a checkpoint exports itself
     NamedTensors averaged;
@@ -191,17 +215,79 @@ void export_run(const std::string& source, const std::string& output, track::Ter
       checkpoint::restore(*loaded.shards.at("state"), averaged);
       for (auto& average : averaged) average.name = average.name.substr(4);
     }
-    step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,
-                          progress_of(loaded.facts), *model);
+    run.step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,
+                              progress_of(loaded.facts), *model);
   }
-  json metrics = {{"weights_of_step", step}};
+  return run;
+}
+
+// an artefact of a folder that holds no run of ours
+static void export_pretrained(const std::string& folder, const std::string& output) {
+  const artefact::Shape shape = artefact::read_huggingface_config(folder);
+  const std::string tokenizer_path = join_path(folder, "tokenizer.json");
+  const std::string tokenizer = read_file(tokenizer_path);
+  const int64_t ids = data::parse_tokenizer(tokenizer, tokenizer_path)->vocabulary();
+  if (ids > shape.vocabulary)
+    throw Error(
+        Code::kCheckpoint,
+        fmt::format("its {} tokens are more than the {} of config.json", ids, shape.vocabulary),
+        tokenizer_path, "they are of different models");
+  const std::string text = fmt::format(
+      "data:\n  source: text\n  train_file: \"\"\n  tokenizer: bpe\n  tokenizer_file: "
+      "tokenizer.json\n  context: {}\n{}"
+      "training:\n  global_batch_size: 1\nloss:\n  name: cross_entropy\n",
+      shape.positions, artefact::recipe_of(shape));
+  const auto recipe =
+      recipe::Recipe::parse(text, join_path(folder, "config.json"), {}, all_sections(), folder);
+  models::ModelContext context;
+  context.vocabulary = context.outputs = shape.vocabulary;
+  context.context = shape.positions;
+  context.options = at::TensorOptions().dtype(at::kFloat);
+  artefact::ExportRequest request;
+  request.model = models::make_model(recipe, context);
+  artefact::load_huggingface(folder, dynamic_cast<models::LanguageModel&>(*request.model));
+  request.dataset = artefact::random_text(shape, tokenizer);
+  request.loss = "cross_entropy";
+  request.recipe_yaml = recipe.resolved();
+  request.metrics_json = "{}\n";
+  request.output = output;
+  request.origin_json = json{{"huggingface", folder}}.dump();
+  artefact::export_artefact(request);
+}
+
+void export_run(const std::string& source, const std::string& output, track::Terminal& terminal,
+                const std::string& format) {
+  if (file_exists(output))
+    throw Error(Code::kUsage, "the output exists already", output,
+                "name a new folder, or remove this one");
+  if (artefact::is_huggingface(source)) {
+    if (format == "huggingface")
+      throw Error(Code::kUsage, "this is a Hugging Face folder already", source, "copy it");
+    export_pretrained(source, output);
+    terminal.print("artefact: " + output);
+    return;
+  }
+  if (format == "huggingface") {
+    const Reopened run = reopen(source);
+    const auto* model = dynamic_cast<const models::LanguageModel*>(run.model.get());
+    if (!model)
+      throw Error(Code::kUsage, "this run's model is no language model", source,
+                  "leave --format out: artefacts take every model");
+    artefact::export_huggingface(run.parts->recipe, *model, run.parts->dataset->info().tokenizer,
+                                 output);
+    terminal.print("Hugging Face folder: " + output);
+    return;
+  }
+  const Reopened run = reopen(source);
+  Parts& parts = *run.parts;
+  json metrics = {{"weights_of_step", run.step}};
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (parts.dataset->size(split) == 0) continue;
-    Evaluation evaluation = evaluate(*model, parts, split, nullptr);
+    Evaluation evaluation = evaluate(*run.model, parts, split, nullptr);
     print_evaluation(terminal, data::to_string(split), evaluation, "");
     metrics[data::to_string(split)] = results_json(evaluation);
   }
-  publish(model, parts, metrics, output, {{"checkpoint", loaded.path}, {"step", step}});
+  publish(run.model, parts, metrics, output, {{"checkpoint", run.checkpoint}, {"step", run.step}});
   terminal.print("artefact: " + output);
 }
 

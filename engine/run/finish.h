@@ -23,8 +23,10 @@ bool uses_average(const recipe::Recipe& recipe);
 // One checkpoint, or the newest that verifies of a run folder or its checkpoints/. Throws
 // Error{kCheckpoint}.
 checkpoint::Loaded load_from(const std::string& path);
-// model.init_from: parameters and buffers of another checkpoint (a checkpoint, a run or a
-// safetensors file). Throws Error{kCheckpoint} on a missing name or another shape.
+// model.pretrained: throws Error{kRecipe} naming every field that differs from its config.json.
+void check_pretrained(const recipe::Recipe& recipe, const models::Model& model);
+// model.pretrained, or model.init_from: parameters and buffers of another checkpoint (a checkpoint,
+// a run or a safetensors file). Throws Error{kCheckpoint} on a missing name or another shape.
 void initialize_from(const recipe::Recipe& recipe, models::Model& model);
 
 track::Values row_values(const std::string& prefix, const Evaluation& evaluation);
@@ -44,7 +46,18 @@ struct Finished {
 // artefact, report.html and finished.json.
 void finish_run(Finished& finished, track::Terminal& terminal);
 
-// Makes an artefact of a run folder or a checkpoint folder.
-void export_run(const std::string& source, const std::string& output, track::Terminal& terminal);
+// The model of a run folder (with the weights that its recipe exports) or of a checkpoint folder,
+// on the CPU, with its data.
+struct Reopened {
+  std::shared_ptr<Parts> parts;
+  std::shared_ptr<models::Model> model;
+  int64_t step = 0;  // that the weights are of
+  std::string checkpoint;
+};
+Reopened reopen(const std::string& source);
+// Makes an artefact of a run folder, a checkpoint folder or a Hugging Face folder; or, with the
+// format `huggingface`, a Hugging Face folder of one of the first two.
+void export_run(const std::string& source, const std::string& output, track::Terminal& terminal,
+                const std::string& format = "artefact");
 
 }  // namespace lehr::run

@@ -5,6 +5,8 @@ artefact_check.py FOLDER... prints one JSON object by folder:
   frozen     the same after torch.jit.freeze
   classes    attributes that survive freezing
   batches    largest difference between the rows of one batch and each row alone
+  generate   of a language model: tokens of generate() that are not what forward() says
+  context    its attribute
   weights    parameters and buffers whose bits are not those of model.safetensors
 """
 import json
@@ -27,6 +29,23 @@ def share(model, inputs, wanted, atol, rtol):
     return worst
 
 
+def generates(model, tokens):
+    """Tokens of generate() that are not what forward() says, over several lengths; seeds that do not repeat."""
+    wrong = 0
+    for length in (1, 3, tokens.shape[1]):
+        prompt = tokens[:, :length]
+        text = model.generate(prompt, 20, 0.0)
+        assert text.shape == (len(prompt), length + 20) and torch.equal(text[:, :length], prompt)
+        for at in range(length, length + 20):
+            logits, = model(text[:, max(0, at - model.context):at])
+            wrong += (logits[:, -1].argmax(1) != text[:, at]).sum().item()
+        sampled = model.generate(prompt, 9, temperature=0.9, top_k=7, top_p=0.95, seed=length)
+        again = model.generate(prompt, 9, temperature=0.9, top_k=7, top_p=0.95, seed=length)
+        wrong += (sampled != again).sum().item()
+        assert sampled.shape == (len(prompt), length + 9)
+    return wrong
+
+
 def check(folder):
     model = torch.jit.load(f"{folder}/model.pt")
     with safe_open(f"{folder}/golden.safetensors", "pt") as file:
@@ -35,6 +54,8 @@ def check(folder):
     wanted = [golden["output." + name] for name in meta["outputs"].split(",")]
     if "input.images" in golden:
         inputs = [golden["input.images"]]
+    elif "input.tokens" in golden:
+        inputs = [golden["input.tokens"]]
     else:
         inputs = [golden["input.numbers"], json.loads(golden["input.strings"].numpy().tobytes())]
     tolerance = float(meta["atol"]), float(meta["rtol"])
@@ -42,9 +63,13 @@ def check(folder):
     frozen = torch.jit.freeze(model.eval(), preserved_attrs=[n for n in lists if hasattr(model, n)])
     whole = model(*inputs)[-1]
     alone = torch.cat([model(*[i[k:k + 1] for i in inputs])[-1] for k in range(len(inputs[0]))])
+    text = {}
+    if "input.tokens" in golden:
+        text = {"generate": generates(model, inputs[0]), "context": model.context}
     stored = load_file(f"{folder}/model.safetensors")
     scripted = {**dict(model.model.named_parameters()), **dict(model.model.named_buffers())}
     return {
+        **text,
         "share": share(model, inputs, wanted, *tolerance),
         "frozen": share(frozen, inputs, wanted, *tolerance),
         "classes": list(frozen.classes) if hasattr(frozen, "classes") else [],

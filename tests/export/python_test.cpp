@@ -2,7 +2,7 @@
 // installed.
 #include <nlohmann/json.hpp>
 
-#include "tests/export/toy.h"
+#include "tests/export/toy_text.h"
 
 namespace lehr::artefact {
 namespace {
@@ -37,8 +37,12 @@ TEST(InPython, EveryKindOfArtefactAnswersItsGoldenSamples) {
                           "cross_entropy", table));
   export_artefact(
       request(std::make_shared<ToyTableNet>(2), std::make_shared<ToyTable>(0), "mse", values));
-  const json answers = ask_python({images, colours, table, values});
-  ASSERT_TRUE(answers.is_object() && answers.size() == 4) << answers;
+  const auto gpt2 = text_request("gpt2", scratch, "gpt2");
+  const auto llama = text_request("llama", scratch, "llama");
+  export_artefact(gpt2);
+  export_artefact(llama);
+  const json answers = ask_python({images, colours, table, values, gpt2.output, llama.output});
+  ASSERT_TRUE(answers.is_object() && answers.size() == 6) << answers;
   for (const auto& [folder, answer] : answers.items()) {
     EXPECT_LE(answer["share"].get<double>(), 1) << folder;
     EXPECT_LE(answer["frozen"].get<double>(), 1) << folder;
@@ -49,6 +53,10 @@ TEST(InPython, EveryKindOfArtefactAnswersItsGoldenSamples) {
   EXPECT_EQ(answers[colours]["classes"].size(), 2u);
   EXPECT_EQ(answers[table]["classes"], json({"c0", "c1", "c2"}));
   EXPECT_EQ(answers[values]["classes"], json::array());
+  for (const auto& folder : {gpt2.output, llama.output}) {
+    EXPECT_EQ(answers[folder]["generate"], 0);
+    EXPECT_EQ(answers[folder]["context"], kToyContext);
+  }
 }
 
 TEST(InPython, AnotherAnswerIsSeen) {

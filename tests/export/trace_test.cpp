@@ -11,6 +11,10 @@ namespace {
 using namespace testing;
 
 at::Tensor example(const models::ModelContext& context, int64_t count) {
+  // another length beside each batch size
+  if (context.vocabulary > 0)
+    return ((uniform({count, 1 + count % context.context}, 1) + 0.5) * context.vocabulary)
+        .to(at::kLong);
   if (context.features > 0) return uniform({count, context.features}, 1);
   return uniform({count, context.channels, context.height, context.width}, 1)
       .contiguous(at::MemoryFormat::ChannelsLast);
@@ -32,6 +36,8 @@ TEST(Trace, EveryRegisteredModelKeepsItsBitsAtAnyBatch) {
     info.channels = entry.toy_context.channels, info.height = entry.toy_context.height;
     info.width = entry.toy_context.width, info.features = entry.toy_context.features;
     info.is_image = info.channels > 0;
+    info.vocabulary = entry.toy_context.vocabulary, info.context = entry.toy_context.context;
+    info.is_text = info.vocabulary > 0;
     std::string why;
     EXPECT_TRUE(exports(model, info, &why)) << entry.name << ": " << why;
   }

@@ -1,0 +1,277 @@
+// Weights under the names and in the pieces that Hugging Face gives them.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/base/random.h"
+#include "engine/base/safetensors.h"
+#include "engine/data/tokenizer.h"
+#include "engine/export/huggingface.h"
+#include "engine/export/layout.h"
+#include "engine/export/publish.h"
+
+namespace lehr::artefact {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint64_t kIndexLimit = 256 << 20;
+
+bool has_vocabulary_rows(const std::string& name) {
+  return name == "transformer.wte.weight" || name == "model.embed_tokens.weight" ||
+         name == "lm_head.weight";
+}
+
+// A part of one of our parameters: rows of it, by their name over there.
+struct Piece {
+  std::string name;
+  int64_t begin, rows;  // rows 0: the whole tensor
+};
+
+// `sizes`: of all our parameters, which tell the heads of a layer apart
+std::vector<Piece> pieces_of(const std::string& name, const std::map<std::string, int64_t>& columns,
+                             int64_t rows) {
+  auto replaced = [&](const std::string& part, const std::string& by) {
+    std::string other = name;
+    return other.replace(other.rfind(part), part.size(), by);
+  };
+  if (name.ends_with(".qkv_proj.weight")) {
+    const int64_t q = columns.at(replaced("qkv_proj", "o_proj")), kv = (rows - q) / 2;
+    return {{replaced("qkv_proj", "q_proj"), 0, q},
+            {replaced("qkv_proj", "k_proj"), q, kv},
+            {replaced("qkv_proj", "v_proj"), q + kv, kv}};
+  }
+  if (name.ends_with(".gate_up_proj.weight"))
+    return {{replaced("gate_up_proj", "gate_proj"), 0, rows / 2},
+            {replaced("gate_up_proj", "up_proj"), rows / 2, rows / 2}};
+  return {{name, 0, 0}};
+}
+
+std::map<std::string, int64_t> columns_of(const NamedTensors& parameters) {
+  std::map<std::string, int64_t> columns;
+  for (const auto& [name, tensor] : parameters) columns[name] = tensor.size(-1);
+  return columns;
+}
+
+// All tensors of a folder by name, in one file or several.
+class Weights {
+ public:
+  explicit Weights(const std::string& folder) : folder_(folder) {
+    const std::string one = join_path(folder, kWeightsName);
+    if (file_exists(one)) {
+      add(one, nullptr);
+      return;
+    }
+    const std::string index = join_path(folder, "model.safetensors.index.json");
+    if (!file_exists(index))
+      throw Error(Code::kCheckpoint, "there is no model.safetensors here", folder,
+                  file_exists(join_path(folder, "pytorch_model.bin"))
+                      ? "pickles are not read; save it with safe_serialization=True"
+                      : "name a folder that save_pretrained wrote");
+    const Json json = Json::parse(read_file(index, kIndexLimit), nullptr, false);
+    std::map<std::string, std::set<std::string>> files;
+    try {
+      for (const auto& [tensor, file] : json.at("weight_map").items())
+        files[file.get<std::string>()].insert(tensor);
+    } catch (const Json::exception&) {
+      throw Error(Code::kCheckpoint, "holds no weight_map", index, "download it again");
+    }
+    for (const auto& [file, tensors] : files) {
+      if (file.find('/') != std::string::npos || !file.ends_with(".safetensors"))
+        throw Error(Code::kCheckpoint, fmt::format("names `{}`, which is no file beside it", file),
+                    index, "download it again");
+      add(join_path(folder, file), &tensors);
+    }
+  }
+
+  const std::map<std::string, const TensorView*>& all() const { return all_; }
+
+  // float32, a copy
+  at::Tensor tensor(const TensorView& view) const {
+    static const std::map<std::string, at::ScalarType> kTypes = {
+        {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"F64", at::kDouble}};
+    auto type = kTypes.find(view.dtype);
+    if (type == kTypes.end())
+      throw Error(Code::kCheckpoint,
+                  fmt::format("the tensor `{}` is {}, not F32, BF16 or F16", view.name, view.dtype),
+                  folder_, "quantized weights are not read; take the original ones");
+    at::Tensor out = at::empty(view.shape, type->second);
+    if (view.bytes > 0) std::memcpy(out.data_ptr(), view.data, view.bytes);
+    return out.to(at::kFloat);
+  }
+
+ private:
+  void add(const std::string& path, const std::set<std::string>* wanted) {
+    files_.push_back(std::make_unique<SafetensorsFile>(path));
+    for (const TensorView& view : files_.back()->tensors())
+      if (!wanted || wanted->count(view.name)) all_[view.name] = &view;
+    if (!wanted) return;
+    for (const auto& name : *wanted)
+      if (!files_.back()->find(name))
+        throw Error(Code::kCheckpoint, fmt::format("the tensor `{}` is missing", name), path,
+                    "download it again");
+  }
+  std::string folder_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const TensorView*> all_;
+};
+
+// masks and frequencies that older releases saved beside the weights
+bool is_no_weight(const std::string& name) {
+  return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
+         name.ends_with(".rotary_emb.inv_freq");
+}
+
+}  // namespace
+
+NamedTensors to_huggingface(const NamedTensors& parameters, int64_t vocabulary) {
+  const auto columns = columns_of(parameters);
+  NamedTensors out;
+  for (const auto& [name, tensor] : parameters) {
+    const at::Tensor whole = tensor.detach();
+    for (const Piece& piece : pieces_of(name, columns, whole.size(0))) {
+      at::Tensor part = piece.rows ? whole.narrow(0, piece.begin, piece.rows) : whole;
+      if (has_vocabulary_rows(name)) part = part.narrow(0, 0, vocabulary);
+      out.push_back({piece.name, part.contiguous()});
+    }
+  }
+  return out;
+}
+
+void load_huggingface(const std::string& folder, models::LanguageModel& model) {
+  at::NoGradGuard no_grad;
+  const Weights weights(folder);
+  auto refuse = [&](const std::string& what) {
+    return Error(Code::kCheckpoint, what, folder,
+                 "the weights and config.json do not belong together");
+  };
+  // the base model's files lack the name of the body
+  const NamedTensors parameters = model.parameters();
+  auto find = [&](const std::string& name) -> const TensorView* {
+    auto found = weights.all().find(name);
+    for (const char* body : {"transformer.", "model."})
+      if (found == weights.all().end() && name.starts_with(body))
+        found = weights.all().find(name.substr(std::strlen(body)));
+    return found == weights.all().end() ? nullptr : found->second;
+  };
+  const auto columns = columns_of(parameters);
+  std::set<std::string> used;
+  at::Tensor embedding;
+  for (const auto& [name, tensor] : parameters) {
+    const at::Tensor own =
+        has_vocabulary_rows(name) ? tensor.narrow(0, 0, model.vocabulary()) : tensor;
+    for (const Piece& piece : pieces_of(name, columns, own.size(0))) {
+      const TensorView* view = find(piece.name);
+      if (!view) throw refuse(fmt::format("the tensor `{}` is missing", piece.name));
+      used.insert(view->name);
+      const at::Tensor target = piece.rows ? own.narrow(0, piece.begin, piece.rows) : own;
+      if (target.sizes() != at::IntArrayRef(view->shape))
+        throw refuse(fmt::format("the tensor `{}` is [{}], and the model takes [{}]", view->name,
+                                 fmt::join(view->shape, ", "), fmt::join(target.sizes(), ", ")));
+      target.copy_(weights.tensor(*view));
+      if (has_vocabulary_rows(name) && !embedding.defined()) embedding = target;
+    }
+  }
+  for (const auto& [name, view] : weights.all()) {
+    if (used.count(name) || is_no_weight(name)) continue;
+    // a tied head may be written out
+    if (name == "lm_head.weight" && at::IntArrayRef(view->shape) == embedding.sizes() &&
+        at::equal(weights.tensor(*view), embedding.to(at::kCPU)))
+      continue;
+    throw refuse(fmt::format("the tensor `{}` is left over", name));
+  }
+}
+
+void export_huggingface(const FieldSource& fields, const models::LanguageModel& model,
+                        const std::string& tokenizer, const std::string& output) {
+  const Shape shape = shape_of(fields, model);
+  const auto parsed = data::parse_tokenizer(tokenizer, output);
+  const auto end = parsed->end_of_text();
+  const NamedTensors tensors = to_huggingface(model.parameters(), model.vocabulary());
+  publish_folder(output, [&](const std::string& folder) {
+    std::vector<TensorView> views;
+    for (const auto& [name, tensor] : tensors) {
+      if (tensor.scalar_type() != at::kFloat)
+        throw Error(Code::kInternal, fmt::format("the weight `{}` is not float32", name));
+      views.push_back({name, "F32", tensor.sizes().vec(), tensor.data_ptr(), tensor.nbytes()});
+    }
+    const std::string path = join_path(folder, kWeightsName);
+    write_safetensors(path, in_file_order(views), {{"format", "pt"}});
+    write_bytes(join_path(folder, "config.json"),
+                huggingface_config(shape, end ? static_cast<int64_t>(*end) : -1));
+    if (parsed->kind() == "bpe") write_bytes(join_path(folder, kTokenizerName), tokenizer);
+    // what lies there is the model
+    check_shape(shape, read_huggingface_config(folder), output);
+    const SafetensorsFile file(path);
+    for (const TensorView& view : views) {
+      const TensorView* stored = file.find(view.name);
+      if (!stored || stored->shape != view.shape ||
+          std::memcmp(stored->data, view.data, view.bytes) != 0)
+        throw Error(Code::kCheckpoint,
+                    fmt::format("nothing was published: `{}` was not written as it is", view.name),
+                    output);
+    }
+  });
+}
+
+namespace {
+
+class RandomText : public data::Dataset {
+ public:
+  RandomText(const Shape& shape, const std::string& tokenizer) {
+    info_.is_text = true;
+    info_.vocabulary = shape.vocabulary;
+    info_.context = shape.positions;
+    info_.tokenizer = tokenizer;
+  }
+  const data::DataInfo& info() const override { return info_; }
+  int64_t size(data::Split split) const override { return split == data::Split::kTest ? 64 : 0; }
+  Batch allocate(int64_t size) const override {
+    Batch batch;
+    batch.inputs = at::empty({size, info_.context}, at::kLong);
+    batch.samples.resize(static_cast<size_t>(size));
+    return batch;
+  }
+  void fill(data::Split, const int64_t* samples, int64_t begin, int64_t end, bool, uint64_t,
+            int64_t, Batch& batch) const override {
+    for (int64_t i = begin; i < end; ++i) {
+      Random random(0, Stream::kGenerate, static_cast<uint64_t>(samples[i]));
+      int64_t* ids = batch.inputs.data_ptr<int64_t>() + i * info_.context;
+      for (int64_t t = 0; t < info_.context; ++t)
+        ids[t] = random.below(static_cast<uint32_t>(info_.vocabulary));
+    }
+  }
+  data::RawBatch raw(data::Split split, const std::vector<int64_t>& samples) const override {
+    const auto n = static_cast<int64_t>(samples.size());
+    Batch batch = allocate(n);
+    fill(split, samples.data(), 0, n, false, 0, 0, batch);
+    data::RawBatch raw;
+    raw.tokens = batch.inputs;
+    return raw;
+  }
+  data::Preprocessing preprocessing() const override {
+    data::Preprocessing p;
+    p.source = "\ndef preprocess(self, tokens: Tensor) -> Tensor:\n    return tokens\n";
+    return p;
+  }
+  std::string statistics() const override { return "{}\n"; }
+
+ private:
+  data::DataInfo info_;
+};
+
+}  // namespace
+
+std::shared_ptr<data::Dataset> random_text(const Shape& shape, const std::string& tokenizer) {
+  return std::make_shared<RandomText>(shape, tokenizer);
+}
+
+}  // namespace lehr::artefact

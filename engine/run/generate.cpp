@@ -1,0 +1,107 @@
+#include "engine/run/generate.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "engine/base/error.h"
+#include "engine/base/files.h"
+#include "engine/data/tokenizer.h"
+#include "engine/export/artefact.h"
+#include "engine/run/finish.h"
+
+namespace lehr::run {
+namespace {
+
+constexpr int64_t kMostTokens = 1 << 20;
+constexpr uint64_t kPromptLimit = 64 << 20;
+
+using Next = std::function<int64_t(const std::vector<int64_t>&)>;
+
+std::vector<int64_t> prompt_tokens(const GenerateRequest& request, const data::Tokenizer& tokenizer,
+                                   const std::string& prompt) {
+  const data::Tokens ids = tokenizer.encode(prompt);
+  if (!ids.empty()) return {ids.begin(), ids.end()};
+  // a text that begins where another ended
+  if (const auto end = tokenizer.end_of_text()) return {*end};
+  throw Error(Code::kUsage, "there is nothing to go on from", request.source,
+              "give --prompt TEXT: this tokenizer has no token that begins a text");
+}
+
+}  // namespace
+
+int64_t Generator::next(const std::vector<int64_t>& tokens) {
+  at::NoGradGuard no_grad;
+  const auto size = static_cast<int64_t>(tokens.size());
+  int64_t begin = static_cast<int64_t>(seen_);
+  if (cache_.length == 0 || size - begin != 1 || cache_.length >= context_) {
+    const bool is_full = cache_.length >= context_;
+    cache_ = {};
+    begin = std::max<int64_t>(0, size - (is_full ? std::max<int64_t>(1, context_ / 2) : context_));
+  }
+  const at::Tensor ids = at::tensor(at::ArrayRef<int64_t>(tokens).slice(begin)).unsqueeze(0);
+  const at::Tensor last = model_.hidden({ids, {}, &cache_}).select(1, -1);  // [1, D]
+  const at::Tensor logits = at::linear(last, model_.head().slice(0, 0, model_.vocabulary()));
+  seen_ = tokens.size();
+  return artefact::sample(logits, artefact::draws(sampling_.seed, size, 1), sampling_)
+      .item<int64_t>();
+}
+
+void generate(const GenerateRequest& request, const std::function<void(std::string_view)>& write) {
+  artefact::check(request.sampling);
+  if (request.tokens < 0 || request.tokens > kMostTokens)
+    throw Error(Code::kUsage, fmt::format("{} tokens", request.tokens), "--tokens",
+                fmt::format("give a number up to {}", kMostTokens));
+  if (!request.prompt.empty() && !request.prompt_file.empty())
+    throw Error(Code::kUsage, "a prompt and a file with one are two prompts", "--prompt-file",
+                "give one of them");
+  const std::string prompt =
+      request.prompt_file.empty() ? request.prompt : read_file(request.prompt_file, kPromptLimit);
+  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  at::set_num_threads(static_cast<int>(request.threads > 0 ? request.threads : cores));
+
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::unique_ptr<artefact::Artefact> artefact;
+  Reopened run;
+  std::unique_ptr<Generator> generator;
+  Next next;
+  if (file_exists(join_path(request.source, "model.pt"))) {
+    artefact = std::make_unique<artefact::Artefact>(request.source);
+    if (!artefact->takes_text())
+      throw Error(Code::kUsage, "this artefact is no language model", request.source,
+                  "lehr predict answers with it");
+    tokenizer = data::parse_tokenizer(artefact->tokenizer(), request.source + "/tokenizer.json");
+    // one token at a time: a draw depends on its position alone, so the text is that of one call
+    next = [&](const std::vector<int64_t>& tokens) {
+      return artefact->generate(at::tensor(tokens).unsqueeze(0), 1, request.sampling)
+          .select(1, -1)
+          .item<int64_t>();
+    };
+  } else {
+    run = reopen(request.source);
+    auto* model = dynamic_cast<models::LanguageModel*>(run.model.get());
+    if (model == nullptr)
+      throw Error(Code::kUsage, "this run's model is no language model", request.source,
+                  "models of text generate it: gpt2, llama");
+    model->train(false);
+    const data::DataInfo& info = run.parts->dataset->info();
+    tokenizer = data::parse_tokenizer(info.tokenizer, request.source);
+    generator = std::make_unique<Generator>(*model, info.context, request.sampling);
+    next = [&](const std::vector<int64_t>& tokens) { return generator->next(tokens); };
+  }
+
+  std::vector<int64_t> tokens = prompt_tokens(request, *tokenizer, prompt);
+  write(prompt);
+  const auto end = tokenizer->end_of_text();
+  for (int64_t i = 0; i < request.tokens; ++i) {
+    tokens.push_back(next(tokens));
+    if (end && tokens.back() == *end) return;
+    const auto id = static_cast<uint32_t>(tokens.back());
+    write(tokenizer->decode(&id, 1));
+  }
+}
+
+}  // namespace lehr::run

@@ -1,0 +1,43 @@
+// Text from a language model: the tokens that follow a prompt, one by one.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/export/sampling.h"
+#include "models/model.h"
+
+namespace lehr::run {
+
+struct GenerateRequest {
+  std::string source;  // artefact, run or checkpoint
+  std::string prompt, prompt_file;
+  int64_t tokens = 200;  // new ones, fewer when the model ends its text
+  artefact::Sampling sampling;
+  int64_t threads = 0;  // 0: every core
+};
+// Hands the prompt and then each token's bytes to `write`; a character may come in two pieces. A
+// run or checkpoint needs its data set, which holds the tokenizer. Throws Error{kUsage} for options
+// that are none, Error{kData} for a prompt that the tokenizer does not know.
+void generate(const GenerateRequest& request, const std::function<void(std::string_view)>& write);
+
+// The live model as a source of tokens. It keeps keys and values of what it has seen; when
+// `context` tokens are in them it drops them and goes on from the last half.
+class Generator {
+ public:
+  Generator(models::LanguageModel& model, int64_t context, const artefact::Sampling& sampling)
+      : model_(model), context_(context), sampling_(sampling) {}
+  // The token that follows `tokens`, which begin with those of the call before. At least one.
+  int64_t next(const std::vector<int64_t>& tokens);
+
+ private:
+  models::LanguageModel& model_;
+  int64_t context_;
+  artefact::Sampling sampling_;
+  models::KeyValueCache cache_;
+  size_t seen_ = 0;  // how many of `tokens` the cache ends with
+};
+
+}  // namespace lehr::run
