@@ -50,8 +50,8 @@ TEST(MakeModel, RefusesADepthThatIsNoResnet) {
 
 TEST(MakeModel, MakesEachModelByItsName) {
   for (const auto& entry : registry()) {
-    ModelContext any = entry.toy_context.channels > 0 ? context(entry.toy_context.channels, 0)
-                                                      : context(0, 7);
+    ModelContext any =
+        entry.toy_context.channels > 0 ? context(entry.toy_context.channels, 0) : context(0, 7);
     if (entry.takes_text) any = entry.toy_context;
     any.options = any.options.device(at::kMeta);  // at their full size
     EXPECT_NE(make_model(FixedFields({{"model.name", entry.name}}), any), nullptr);

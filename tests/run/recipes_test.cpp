@@ -65,7 +65,10 @@ TEST_P(Shipped, TrainsAFewSteps) {
                  "metrics.log_interval=1",  "data.context=32",
                  "model.layers=2",          "model.heads=2",
                  "model.width=32"};
-  if (GetParam() == "debian_gpt2_bpe") overrides.push_back("training.micro_batch_size=2");
+  if (GetParam() == "debian_gpt2_bpe") {
+    overrides.push_back("training.micro_batch_size=2");
+    overrides.push_back("data.validation_fraction=0.001");
+  }
   for (const auto& override : overrides) words.insert(words.end(), {"--set", override});
   const Outcome trained = lehr(words, scratch.path);
   ASSERT_EQ(trained.code, 0) << trained.out;
