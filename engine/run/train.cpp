@@ -22,6 +22,7 @@
 #include "engine/track/fields.h"
 #include "engine/track/profiler.h"
 #include "engine/track/trace.h"
+#include "models/ops.h"
 
 namespace lehr::run {
 namespace {
@@ -373,6 +374,10 @@ Code Training::finish() {
         why_stop(), progress_.step, folder_.path));
     return Code::kStopped;
   }
+  // under training.kernels: check
+  for (const auto& [op, difference] : models::kernel_differences())
+    terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,
+                                difference));
   Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(),
                     device_};
   finish_run(finished, terminal_);

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -137,6 +138,23 @@ TEST_F(Generate, RunCheckpointAndArtefactSayTheSame) {
       EXPECT_EQ(with(name + "/checkpoints/step-00000020"), run);
     }
   }
+}
+
+TEST_F(Generate, ATrainingUnderCheckReportsHowFarEachKernelIsFromAten) {
+  const std::map<std::string, std::vector<std::string>> kernels = {
+      {"gpt2", {"add_layer_norm", "bias_gelu", "causal_attention", "embedding"}},
+      {"llama", {"add_rms_norm", "swiglu", "rope", "causal_attention", "embedding"}}};
+  for (const auto& [name, ops] : kernels) {
+    const Outcome checked = lehr(
+        {"train", name + ".yaml", "--run", name + "-checked", "--set", "training.kernels=check",
+         "--set", "training.max_steps=2", "--set", "export.enabled=false"},
+        scratch->path);
+    ASSERT_EQ(checked.code, 0) << checked.out;
+    for (const auto& op : ops)
+      EXPECT_NE(checked.out.find("kernel " + op + ": at most "), std::string::npos) << op << "\n"
+                                                                                    << checked.out;
+  }
+  EXPECT_EQ(outcome.out.find("kernel "), std::string::npos);
 }
 
 TEST_F(Generate, TheSeedDecidesTheText) {
