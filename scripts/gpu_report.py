@@ -151,7 +151,7 @@ def lehr_tokens_per_s(overrides, steps):
     with tempfile.TemporaryDirectory() as run:
         words = [folder / "bin/lehr", "train", folder / "recipes/shakespeare_char.yaml", "--run", f"{run}/run"]
         for override in ("export.enabled=false", "validation.interval=0", "metrics.report_to=[]",
-                         "lr_scheduler.name=constant", "metrics.log_interval=20", f"training.max_steps={steps + 20}",
+                         "lr_scheduler.warmup_steps=2", "metrics.log_interval=20", f"training.max_steps={steps + 20}",
                          *overrides):
             words += ["--set", override]
         code, text = call(words, 240)

@@ -116,7 +116,7 @@ def tokens_per_s(steps, *overrides):
     """Of the character recipe with overrides: (tokens/s, peak resident bytes)."""
     warm_up = 20 if steps > 50 else 3
     interval = 20 if steps > 50 else 2
-    rows, _, peak = train("shakespeare_char.yaml", f"training.max_steps={warm_up + steps}", "lr_scheduler.name=constant",
+    rows, _, peak = train("shakespeare_char.yaml", f"training.max_steps={warm_up + steps}", "lr_scheduler.warmup_steps=2",
                           f"metrics.log_interval={interval}", "checkpoint.interval=100000", "validation.batch_size=8",
                           *overrides)
     return statistics.median(row["train.tokens_per_s"] for row in rows
