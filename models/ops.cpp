@@ -25,8 +25,8 @@ std::map<std::string, double>& differences() {
   return map;
 }
 
-// Whether Lehr's kernel runs. Under `auto` too: on the CPU it was faster in every measured case, on
-// a GPU it is not measured yet (kernels/README.md).
+// Whether Lehr's kernel runs. `auto` is `custom` for now: on the CPU a whole step is faster with
+// them, though not each case of each kernel (kernels/README.md); on a GPU that is not measured yet.
 bool custom(const at::Tensor& x) {
   if (in_use == Kernels::kAten || x.is_meta()) return false;
   const auto type = x.scalar_type();

@@ -15,7 +15,7 @@ namespace lehr::models {
 enum class Kernels {
   kAten,
   kCustom,
-  kAuto,   // what was measured to be faster on the device (kernels/README.md)
+  kAuto,   // Lehr's for now; see kernels/README.md
   kCheck,  // Lehr's, and the largest relative difference from ATen's is kept
 };
 // "aten", "custom", "auto", "check"; Error{kInternal} otherwise.
