@@ -9,6 +9,7 @@
 #include "models/attention.h"
 #include "models/entry.h"
 #include "models/ops.h"
+#include "models/products.h"
 #include "models/recompute.h"
 #include "models/scope.h"
 
@@ -88,8 +89,8 @@ class Projection : public Module {
     weight_ = add_parameter("weight", scope.normal("weight", {in, out}, deviation));
     bias_ = add_parameter("bias", scope.filled({out}, 0));
   }
-  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight_.t(), bias_); }
-  at::Tensor without_bias(const at::Tensor& x) const { return at::linear(x, weight_.t()); }
+  at::Tensor forward(const at::Tensor& x) const { return models::linear(x, weight_.t(), bias_); }
+  at::Tensor without_bias(const at::Tensor& x) const { return models::linear(x, weight_.t()); }
   const at::Tensor& bias() const { return bias_; }
 
  private:

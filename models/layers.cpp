@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "models/products.h"
+
 namespace lehr::models {
 
 Linear::Linear(const Scope& scope, int64_t in, int64_t out) {
@@ -12,7 +14,7 @@ Linear::Linear(const Scope& scope, int64_t in, int64_t out) {
   bias_ = add_parameter("bias", scope.uniform("bias", {out}, bound));
 }
 
-at::Tensor Linear::forward(const at::Tensor& x) const { return at::linear(x, weight_, bias_); }
+at::Tensor Linear::forward(const at::Tensor& x) const { return models::linear(x, weight_, bias_); }
 
 Conv2d::Conv2d(const Scope& scope, const ConvShape& shape) : shape_(shape) {
   const double area = static_cast<double>(shape.kernel * shape.kernel);
@@ -26,7 +28,7 @@ Conv2d::Conv2d(const Scope& scope, const ConvShape& shape) : shape_(shape) {
 }
 
 at::Tensor Conv2d::forward(const at::Tensor& x) const {
-  return at::conv2d(x, weight_, bias_, shape_.stride, shape_.padding);
+  return models::conv2d(x, weight_, bias_, shape_.stride, shape_.padding);
 }
 
 BatchNorm2d::BatchNorm2d(const Scope& scope, int64_t channels) {

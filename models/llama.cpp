@@ -8,6 +8,7 @@
 #include "models/attention.h"
 #include "models/entry.h"
 #include "models/ops.h"
+#include "models/products.h"
 #include "models/recompute.h"
 #include "models/scope.h"
 
@@ -150,7 +151,7 @@ class Matrix : public Module {
  public:
   Matrix(const Scope& scope, int64_t in, int64_t out)
       : weight(add_parameter("weight", scope.normal("weight", {out, in}, kDeviation))) {}
-  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight); }
+  at::Tensor forward(const at::Tensor& x) const { return models::linear(x, weight); }
   const at::Tensor weight;
 };
 

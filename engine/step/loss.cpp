@@ -1,7 +1,6 @@
 #include "engine/step/loss.h"
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "engine/step/step.h"
 #include "kernels/cross_entropy/cross_entropy_op.h"
 #include "models/ops.h"
+#include "models/products.h"
 
 namespace lehr::step {
 namespace {
@@ -66,15 +66,16 @@ class CrossEntropy : public Loss {
       options.label_smoothing = label_smoothing_;
       options.z_loss = z_loss_;
       options.vocabulary = vocabulary;
+      if (models::products_in_float(hidden))
+        return kernels::linear_cross_entropy_sum(models::rounded_to_float(hidden),
+                                                 models::rounded_to_float(head), targets, options);
       // under autocast the hidden state comes from a norm, in float32; the product is of low
       // precision like any other
-      const auto type = at::autocast::is_autocast_enabled(hidden.device().type())
-                            ? at::autocast::get_autocast_dtype(hidden.device().type())
-                            : hidden.scalar_type();
-      return kernels::linear_cross_entropy_sum(hidden.to(type), head, targets, options);
+      return kernels::linear_cross_entropy_sum(hidden.to(models::product_type(hidden)), head,
+                                               targets, options);
     }
     const at::Tensor rows = vocabulary == head.size(0) ? head : head.slice(0, 0, vocabulary);
-    const at::Tensor logits = at::linear(hidden.flatten(0, 1), rows).to(at::kFloat);  // [N, V]
+    const at::Tensor logits = models::linear(hidden.flatten(0, 1), rows).to(at::kFloat);  // [N, V]
     return apply(logits, targets.flatten(), at::Reduction::Sum);
   }
 
