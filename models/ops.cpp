@@ -13,6 +13,7 @@
 #include "kernels/rms_norm/rms_norm_op.h"
 #include "kernels/rope/rope_op.h"
 #include "kernels/swiglu/swiglu_op.h"
+#include "models/products.h"
 
 namespace lehr::models {
 namespace {
@@ -31,6 +32,13 @@ bool custom(const at::Tensor& x) {
   if (in_use == Kernels::kAten || x.is_meta()) return false;
   const auto type = x.scalar_type();
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+}
+
+// ATen's ops want weights of the type of x. Autocast sees to that itself, and where they are of one
+// type a trace sees nothing of this.
+at::Tensor like(const at::Tensor& x, const at::Tensor& weight) {
+  if (weight.scalar_type() == x.scalar_type() || autocasts(x)) return weight;
+  return weight.to(x.scalar_type());
 }
 
 }  // namespace
@@ -71,14 +79,14 @@ void compare_kernel(const char* op, const at::Tensor& ours,
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double eps) {
-  if (!custom(x)) return at::layer_norm(x, weight.sizes(), weight, bias, eps);
+  if (!custom(x)) return at::layer_norm(x, weight.sizes(), like(x, weight), like(x, bias), eps);
   at::Tensor y = kernels::layer_norm(x, weight, bias, eps);
   compare_kernel("layer_norm", y, [&] { return layer_norm(x, weight, bias, eps); });
   return y;
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  if (!custom(x)) return at::rms_norm(x, weight.sizes(), weight, eps);
+  if (!custom(x)) return at::rms_norm(x, weight.sizes(), like(x, weight), eps);
   at::Tensor y = kernels::rms_norm(x, weight, eps);
   compare_kernel("rms_norm", y, [&] { return rms_norm(x, weight, eps); });
   return y;
@@ -110,7 +118,7 @@ std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Te
 }
 
 at::Tensor bias_gelu(const at::Tensor& x, const at::Tensor& bias) {
-  if (!custom(x)) return at::gelu(x + bias, "tanh");
+  if (!custom(x)) return at::gelu(x + like(x, bias), "tanh");
   at::Tensor y = kernels::bias_gelu(x, bias);
   compare_kernel("bias_gelu", y, [&] { return bias_gelu(x, bias); });
   return y;

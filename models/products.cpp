@@ -19,49 +19,51 @@ bool cpu_multiplies(at::ScalarType type) {
 #endif
 }
 
-// Product(float32 operands...) out of autocast's sight; an undefined operand stays so.
-template <class Product, class... Operands>
-at::Tensor in_float(const at::Tensor& x, Product product, const Operands&... operands) {
-  const auto type = product_type(x);
-  auto rounded = [&](const at::Tensor& t) { return t.defined() ? t.to(type).to(at::kFloat) : t; };
+// Product(operands) with operands of one type, out of autocast's sight where they were rounded and
+// are float32 again. An undefined bias stays so.
+template <class Product>
+at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    Product product) {
+  const auto type = product_type(weight);
+  const bool in_float = products_in_float(weight);
+  if (!in_float && autocasts(x)) return product(x, weight, bias);
+  auto operand = [&](const at::Tensor& t) {
+    if (!t.defined() || (t.scalar_type() == type && !in_float)) return t;
+    return in_float ? t.to(type).to(at::kFloat) : t.to(type);
+  };
+  if (!in_float) return product(operand(x), operand(weight), operand(bias));
+  const at::Tensor a = operand(x), w = operand(weight), b = operand(bias);
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  return product(rounded(x), rounded(operands)...).to(type);
+  return product(a, w, b).to(type);
 }
 
 }  // namespace
 
-at::ScalarType product_type(const at::Tensor& x) {
-  const auto device = x.device().type();
-  return at::autocast::is_autocast_enabled(device) ? at::autocast::get_autocast_dtype(device)
-                                                   : x.scalar_type();
+bool autocasts(const at::Tensor& tensor) {
+  return !tensor.is_meta() && at::autocast::is_autocast_enabled(tensor.device().type());
 }
 
-bool products_in_float(const at::Tensor& x) {
-  if (!x.is_cpu()) return false;
-  const auto type = product_type(x);
+at::ScalarType product_type(const at::Tensor& weight) {
+  return autocasts(weight) ? at::autocast::get_autocast_dtype(weight.device().type())
+                           : weight.scalar_type();
+}
+
+bool products_in_float(const at::Tensor& weight) {
+  if (!weight.is_cpu()) return false;
+  const auto type = product_type(weight);
   return (type == at::kBFloat16 || type == at::kHalf) && !cpu_multiplies(type);
 }
 
-at::Tensor rounded_to_float(const at::Tensor& x) {
-  return x.to(product_type(x)).to(at::kFloat);
-}
-
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!products_in_float(x)) return at::linear(x, weight, bias);
-  return in_float(
-      x, [](const auto& a, const auto& w, const auto& b) { return at::linear(a, w, b); }, weight,
-      bias);
+  return multiply(x, weight, bias,
+                  [](const auto& a, const auto& w, const auto& b) { return at::linear(a, w, b); });
 }
 
 at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   int64_t stride, int64_t padding) {
-  if (!products_in_float(x)) return at::conv2d(x, weight, bias, stride, padding);
-  return in_float(
-      x,
-      [&](const auto& a, const auto& w, const auto& b) {
-        return at::conv2d(a, w, b, stride, padding);
-      },
-      weight, bias);
+  return multiply(x, weight, bias, [&](const auto& a, const auto& w, const auto& b) {
+    return at::conv2d(a, w, b, stride, padding);
+  });
 }
 
 }  // namespace lehr::models

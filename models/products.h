@@ -13,11 +13,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   int64_t stride, int64_t padding);
 
-// The type in which a product with `x` rounds its operands: autocast's, else x's own.
-at::ScalarType product_type(const at::Tensor& x);
-// Whether products of that type on x's device are computed in float32 as above.
-bool products_in_float(const at::Tensor& x);
-// x as such a product takes it: float32 that holds values of product_type(x).
-at::Tensor rounded_to_float(const at::Tensor& x);
+// Whether this thread computes under autocast on the tensor's device.
+bool autocasts(const at::Tensor& tensor);
+// The type to which a product with `weight` rounds its operands: autocast's, else the weight's own.
+at::ScalarType product_type(const at::Tensor& weight);
+// Whether products of that type on the weight's device are computed in float32 as above.
+bool products_in_float(const at::Tensor& weight);
 
 }  // namespace lehr::models

@@ -64,13 +64,15 @@ CheckReport check(const recipe::Recipe& recipe) {
                 recipe.where("export.weights"),
                 "set training.ema_decay, e.g. 0.999, or choose best or last");
 
-  const double weights = static_cast<double>(dry.parameter_bytes + dry.buffer_bytes);
-  const double state =
-      step::state_bytes_per_parameter_byte(recipe) * static_cast<double>(dry.parameter_bytes);
-  const double gradients = static_cast<double>(dry.parameter_bytes);
+  const auto per_byte = step::bytes_per_parameter_byte(recipe);
+  const auto parameters = static_cast<double>(dry.parameter_bytes);
+  const auto buffers = static_cast<double>(dry.buffer_bytes);
+  const double weights = per_byte.weights * parameters + buffers;
+  const double state = per_byte.state * parameters;
+  const double gradients = per_byte.gradients * parameters;
   const double activations = static_cast<double>(dry.activation_bytes_per_sample) *
                              static_cast<double>(parts.plan.micro_batch);
-  const double checkpoint = weights + state;
+  const double checkpoint = parameters + buffers + state;
   const auto checkpoint_fields = recipe.get<checkpoint::CheckpointFields>();
   const double kept = checkpoint * static_cast<double>(checkpoint_fields.keep_latest_k +
                                                        checkpoint_fields.keep_best_k + 1);

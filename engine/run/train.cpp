@@ -183,9 +183,9 @@ void Training::restore_or_start() {
             "put it back, begin anew with --fresh, or accept it with --allow-approximate-resume");
       log_warning("resuming although something differs, so bits will too:\n  " + list);
     }
-    NamedTensors weights = model_->parameters();
+    NamedTensors weights = step_->weights();
     for (auto& buffer : model_->buffers()) weights.push_back(buffer);
-    checkpoint::restore(*loaded->shards.at("weights"), weights);
+    step_->in_float32([&] { checkpoint::restore(*loaded->shards.at("weights"), weights); });
     checkpoint::restore(*loaded->shards.at("state"), step_->state());
     step_->restore_scalars(step_scalars_of(loaded->facts));
     progress_ = progress_of(loaded->facts);
@@ -194,7 +194,7 @@ void Training::restore_or_start() {
     terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
                                 progress_.step, progress_.samples));
   } else {
-    initialize_from(recipe, *model_);
+    step_->in_float32([&] { initialize_from(recipe, *model_); });
     terminal_.print(fmt::format("{}: beginning", folder_.path));
   }
   write_file_durably(folder_.file("recipe.yaml"), recipe.resolved());
@@ -318,8 +318,11 @@ void Training::evaluate_now() {
   if (parts_->dataset->size(data::Split::kValidation) == 0) return;
   const auto span = track::Trace::span("evaluate");
   Evaluation evaluation;
-  with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{},
-               [&] { evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_); });
+  step_->in_float32([&] {
+    with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
+      evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_);
+    });
+  });
   progress_.evaluated_step = progress_.step;
   const auto monitor = parts_->recipe.get<ValidationFields>().monitor;
   progress_.monitor = evaluation.value(monitor);
@@ -356,7 +359,7 @@ void Training::save() {
   if (stored.evaluated_step != stored.step) stored.monitor.reset();
   content.facts = facts_json(stored, around_, step_->scalars(), parts_->recipe.folder());
   for (auto& sink : sinks_) sink->flush();
-  saver_->take(std::move(content), model_->parameters(), model_->buffers(), step_->state());
+  saver_->take(std::move(content), step_->weights(), model_->buffers(), step_->state());
   saved_step_ = progress_.step;
   last_save_ = Clock::now();
 }
@@ -380,7 +383,7 @@ Code Training::finish() {
                                 difference));
   Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(),
                     device_};
-  finish_run(finished, terminal_);
+  step_->in_float32([&] { finish_run(finished, terminal_); });
   return Code::kOk;
 }
 

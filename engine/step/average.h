@@ -3,6 +3,7 @@
 // of it; whoever evaluates the average uses the model's own.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "engine/base/named_tensor.h"
@@ -12,10 +13,11 @@ namespace lehr::step {
 class Average {
  public:
   // Copies `parameters` as the start. A frozen one never moves: its average is the tensor itself.
-  Average(double decay, const NamedTensors& parameters);
+  Average(double decay, const NamedTensors& parameters, const NamedTensors& frozen);
   void update();
   // By parameter name, in the order given.
   const NamedTensors& tensors() const { return averages_; }
+  at::Tensor of(const std::string& name) const;
 
  private:
   double decay_;

@@ -135,8 +135,9 @@ Section TrainingFields::section() {
   Declare<F> d("training", "");
   d.field("precision", &F::precision,
           "fp32, or forward in bf16 or fp16 where that is safe (autocast), with fp32 weights, loss "
-          "and updates; fp16 scales the loss.")
-      .choices({"fp32", "bf16-mixed", "fp16-mixed"})
+          "and updates; fp16 scales the loss; bf16-master computes with bf16 weights, rounded from "
+          "fp32 masters after every update.")
+      .choices({"fp32", "bf16-mixed", "fp16-mixed", "bf16-master"})
       .synonyms({"mixed_precision_param", "training.dtype", "bf16", "fp16", "use_mixed_precision",
                  "bf16.enabled", "amp"});
   d.field(

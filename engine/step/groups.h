@@ -13,6 +13,8 @@ namespace lehr::step {
 struct Group {
   double lr_factor = 1, weight_decay = 0;
   NamedTensors parameters;
+  // of each parameter, in the precision that the model computes with; undefined where there is none
+  std::vector<at::Tensor> copies;
 };
 
 struct Groups {

@@ -66,13 +66,13 @@ class CrossEntropy : public Loss {
       options.label_smoothing = label_smoothing_;
       options.z_loss = z_loss_;
       options.vocabulary = vocabulary;
-      if (models::products_in_float(hidden))
-        return kernels::linear_cross_entropy_sum(models::rounded_to_float(hidden),
-                                                 models::rounded_to_float(head), targets, options);
-      // under autocast the hidden state comes from a norm, in float32; the product is of low
-      // precision like any other
-      return kernels::linear_cross_entropy_sum(hidden.to(models::product_type(hidden)), head,
-                                               targets, options);
+      // the hidden state may come from a norm, in float32; the product is of the precision of any
+      // other
+      const auto type = models::product_type(head);
+      if (models::products_in_float(head))
+        return kernels::linear_cross_entropy_sum(hidden.to(type).to(at::kFloat),
+                                                 head.to(type).to(at::kFloat), targets, options);
+      return kernels::linear_cross_entropy_sum(hidden.to(type), head, targets, options);
     }
     const at::Tensor rows = vocabulary == head.size(0) ? head : head.slice(0, 0, vocabulary);
     const at::Tensor logits = models::linear(hidden.flatten(0, 1), rows).to(at::kFloat);  // [N, V]

@@ -8,9 +8,10 @@
 
 namespace lehr::step {
 
-// Square root of the sum of squares of all elements of float32 tensors; inf or NaN when any of them
-// is. On the CPU summed in double and in an order that does not depend on the number of threads; on
-// a device by ATen's foreach ops, where this is the one point at which the host waits.
-double global_norm(const std::vector<at::Tensor>& tensors);
+// Square root of the sum of squares of all elements of the tensors that are defined; inf or NaN
+// when any of them is. By Lehr's kernel (kernels/adamw): the same bits on any number of threads; or
+// on a device, without `kernels`, by ATen's foreach ops. There this is the one point at which the
+// host waits.
+double global_norm(const std::vector<at::Tensor>& tensors, bool kernels = true);
 
 }  // namespace lehr::step

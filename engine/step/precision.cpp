@@ -15,8 +15,10 @@ struct Entry {
   const char* name;
   std::optional<at::ScalarType> dtype;
 };
-const Entry kPrecisions[] = {
-    {"fp32", std::nullopt}, {"bf16-mixed", at::kBFloat16}, {"fp16-mixed", at::kHalf}};
+const Entry kPrecisions[] = {{"fp32", std::nullopt},
+                             {"bf16-mixed", at::kBFloat16},
+                             {"fp16-mixed", at::kHalf},
+                             {"bf16-master", std::nullopt}};
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 // What a precision means: the dtype in which the forward may compute (autocast), and for fp16 the
-// loss scale that keeps small gradients representable. Weights, loss and updates are always
-// float32.
+// loss scale that keeps small gradients representable. Loss and updates are always float32, and
+// weights too but for the model's own under bf16-master (engine/step/masters.h).
 #pragma once
 
 #include <c10/core/DeviceType.h>
@@ -12,7 +12,7 @@
 
 namespace lehr::step {
 
-// nullopt for fp32. Throws Error{kRecipe} for an unknown name.
+// For autocast; nullopt for fp32 and bf16-master. Throws Error{kRecipe} for an unknown name.
 std::optional<at::ScalarType> compute_dtype(const std::string& precision);
 
 // Autocast for this thread while it lives; the casts of the weights that it cached go with it, so

@@ -15,6 +15,7 @@
 #include "engine/step/culprit.h"
 #include "engine/step/groups.h"
 #include "engine/step/loss.h"
+#include "engine/step/masters.h"
 #include "engine/step/norm.h"
 #include "engine/step/optimizer.h"
 #include "engine/step/parts.h"
@@ -25,9 +26,6 @@
 
 namespace lehr::step {
 namespace {
-
-// as in PyTorch's clip_grad_norm_
-constexpr double kClipEps = 1e-6;
 
 // Batch statistics as they were before the step: a refused step puts them back, so that one NaN
 // does not stay in a running mean for good.
@@ -60,18 +58,19 @@ struct Step::State {
   TrainingFields training;
   std::unique_ptr<Loss> loss;
   Schedule schedule;
-  Groups groups;
-  NamedTensors parameters;  // the trained ones
+  Masters masters;
+  Groups groups;            // of the masters
+  NamedTensors parameters;  // the model's own of those that are trained, in the order of the groups
   std::unique_ptr<Optimizer> optimizer;
   std::optional<Average> average;
+  bool optimizer_averages = false;  // in its own pass
   std::optional<at::ScalarType> precision;
   models::Kernels kernels;
   bool in_parts;  // micro-batches may be split among threads
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
-  at::Tensor seed,
-      divisor;  // 0-d, on the device: what a backward starts from; see Optimizer::update
+  at::Tensor seed;  // 0-d, on the device: what a backward starts from
   int64_t steps = 0, skipped = 0;
 
   State(std::shared_ptr<models::Model> m, const FieldSource& fields, const StepContext& c)
@@ -82,24 +81,33 @@ struct Step::State {
         training(fields.get<TrainingFields>()),
         loss(make_loss(fields.get<LossFields>())),
         schedule(schedule_fields, c.total_steps, c.steps_per_epoch),
-        groups(make_groups(model->parameters(), optimizer_fields)),
+        masters(*model, training.precision == "bf16-master"),
+        groups(make_groups(masters.weights(), optimizer_fields)),
         precision(compute_dtype(training.precision)),
         kernels(models::kernels_of(training.kernels)),
         in_parts(dynamic_cast<models::LanguageModel*>(model.get()) &&
                  fields.get<models::RecomputeFields>().mode == "none"),
         scale(training),
         buffers(model->buffers()) {
-    for (auto& p : groups.frozen) p.tensor.set_requires_grad(false);
+    for (auto& p : groups.frozen) own(p).set_requires_grad(false);
     for (auto& group : groups.groups)
       for (auto& p : group.parameters) {
-        p.tensor.set_requires_grad(true);
-        parameters.push_back(p);
+        group.copies.push_back(masters.copy_of(p.name));
+        parameters.push_back({p.name, own(p).set_requires_grad(true)});
       }
-    optimizer = make_optimizer(optimizer_fields, groups.groups);
-    if (training.ema_decay) average.emplace(*training.ema_decay, model->parameters());
-    auto scalar = at::TensorOptions().dtype(at::kFloat).device(context.device);
-    seed = at::zeros({}, scalar);
-    divisor = at::zeros({}, scalar);
+    optimizer = make_optimizer(optimizer_fields, groups.groups, kernels);
+    if (training.ema_decay) {
+      average.emplace(*training.ema_decay, masters.weights(), groups.frozen);
+      Tensors averages;
+      for (const auto& p : parameters) averages.push_back(average->of(p.name));
+      optimizer_averages = optimizer->take_averages(averages, *training.ema_decay);
+    }
+    seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
+  }
+
+  at::Tensor own(const NamedTensor& weight) const {
+    const at::Tensor copy = masters.copy_of(weight.name);
+    return copy.defined() ? copy : weight.tensor;
   }
 
   void clear_gradients() {
@@ -117,6 +125,21 @@ struct Step::State {
     at::Tensor sum = loss_of(batch);
     sum.backward(seed);
     return sum.detach();
+  }
+
+  // What the backwards so far have left, for each parameter. Several of low precision are summed in
+  // float32.
+  void collect(Tensors* gradients, bool several) {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      at::Tensor& grad = parameters[i].tensor.mutable_grad();
+      at::Tensor& gradient = (*gradients)[i];
+      if (!several || parameters[i].tensor.scalar_type() == at::kFloat) {
+        gradient = grad;  // which accumulates by itself
+      } else if (grad.defined()) {
+        gradient = gradient.defined() ? gradient.add_(grad) : grad.to(at::kFloat);
+        grad.reset();
+      }
+    }
   }
 
   at::Tensor loss_of(const Batch& batch) const {
@@ -164,14 +187,13 @@ struct Step::State {
       ~Clear() { state.clear_gradients(); }
     } clear{*this};
     // a global batch whose classes all weigh 0 has no mean, hence no gradient
-    Tensors sums;
-    for (const auto& batch : micro)
-      if (weight > 0) sums.push_back(forward_backward(batch));
-
-    Tensors gradients;
-    for (const auto& p : parameters)
-      if (p.tensor.grad().defined()) gradients.push_back(p.tensor.grad());
-    report.grad_norm = global_norm(gradients) / scale.value();
+    Tensors sums, gradients(parameters.size());
+    for (const auto& batch : micro) {
+      if (weight == 0) continue;
+      sums.push_back(forward_backward(batch));
+      collect(&gradients, micro.size() > 1);
+    }
+    report.grad_norm = global_norm(gradients, kernels != models::Kernels::kAten) / scale.value();
     for (const auto& sum : sums) report.loss += sum.item<double>();
     if (weight > 0) report.loss /= weight;
 
@@ -183,14 +205,11 @@ struct Step::State {
       return report;
     }
 
-    // unscaling and clipping are one number, which the fused update divides by
-    double divide = scale.value();
-    if (training.max_grad_norm)
-      divide *= std::max(1.0, (report.grad_norm + kClipEps) / *training.max_grad_norm);
-    if (divide != 1) divisor.fill_(divide);
     if (hook) hook();
-    optimizer->update(report.lr, divide != 1 ? divisor : at::Tensor());
-    if (average) average->update();
+    optimizer->update(
+        {report.lr, scale.value(), report.grad_norm, training.max_grad_norm.value_or(0)},
+        gradients);
+    if (average && !optimizer_averages) average->update();
     scale.grow();
     ++steps;
     return report;
@@ -247,6 +266,10 @@ void Step::restore_scalars(const std::string& json) {
   }
 }
 
+NamedTensors Step::weights() const { return state_->masters.weights(); }
+
+void Step::in_float32(const std::function<void()>& work) { state_->masters.in_float32(work); }
+
 NamedTensors Step::averaged() const {
   return state_->average ? state_->average->tensors() : NamedTensors{};
 }
@@ -261,13 +284,16 @@ std::string Step::describe() const {
   if (s.training.max_grad_norm)
     text += fmt::format("; clipped to norm {}", *s.training.max_grad_norm);
   if (s.average) text += fmt::format("; weights averaged with {}", *s.training.ema_decay);
-  if (s.precision) text += "; " + s.training.precision;
+  if (s.training.precision != "fp32") text += "; " + s.training.precision;
   return text;
 }
 
-double state_bytes_per_parameter_byte(const FieldSource& fields) {
-  return state_tensors(fields.get<OptimizerFields>()) +
-         (fields.get<TrainingFields>().ema_decay ? 1 : 0);
+BytesPerByte bytes_per_parameter_byte(const FieldSource& fields) {
+  const auto training = fields.get<TrainingFields>();
+  BytesPerByte bytes;
+  if (training.precision == "bf16-master") bytes.weights = 1.5, bytes.gradients = 0.5;
+  bytes.state = state_tensors(fields.get<OptimizerFields>()) + (training.ema_decay ? 1 : 0);
+  return bytes;
 }
 
 }  // namespace lehr::step

@@ -51,6 +51,11 @@ class Step {
 
   int64_t steps_taken() const;
   double lr_at(int64_t step) const;
+  // Every parameter in float32, the truth of a checkpoint: the model's own, or what they are
+  // rounded from under bf16-master. To change them, or to use the model in float32: within
+  // in_float32.
+  NamedTensors weights() const;
+  void in_float32(const std::function<void()>& work);
   // Optimizer and EMA tensors by name ("optimizer.exp_avg.fc.weight", "ema.fc.weight"), and scalars
   // (steps taken, loss scale, growth tracker, skipped steps) as JSON text.
   NamedTensors state() const;
@@ -81,8 +86,12 @@ struct Evaluated {
   at::Tensor outputs;
 };
 Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch);
-// Bytes of optimizer state (with EMA) per parameter byte, for `lehr check`.
-double state_bytes_per_parameter_byte(const FieldSource& fields);
+// What training holds per byte of a float32 parameter, for `lehr check`: weights (with the model's
+// own under bf16-master), gradients, and optimizer state with averages.
+struct BytesPerByte {
+  double weights = 1, gradients = 1, state = 0;
+};
+BytesPerByte bytes_per_parameter_byte(const FieldSource& fields);
 
 std::vector<Section> sections();
 

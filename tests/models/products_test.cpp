@@ -61,9 +61,9 @@ TEST_P(Products, LinearRoundsItsOperandsAndItsResult) {
 }
 
 TEST_P(Products, ConvolutionsRoundTheirOperandsAndTheirResult) {
-  const at::Tensor x =
-                       at::randn({2, 8, 9, 9}).contiguous(at::MemoryFormat::ChannelsLast).requires_grad_(),
-                   w = at::randn({16, 8, 3, 3}).requires_grad_();
+  const at::Tensor
+      x = at::randn({2, 8, 9, 9}).contiguous(at::MemoryFormat::ChannelsLast).requires_grad_(),
+      w = at::randn({16, 8, 3, 3}).requires_grad_();
   at::Tensor y;
   {
     const Autocast autocast(GetParam());

@@ -25,7 +25,7 @@ std::vector<double> losses(const FixedFields& fields, int steps) {
 TEST(Precision, Bf16AndFp16StayCloseToFp32) {
   auto fp32 = losses(with("fp32"), 40);
   EXPECT_LT(fp32.back(), fp32.front());
-  for (const char* name : {"bf16-mixed", "fp16-mixed"}) {
+  for (const char* name : {"bf16-mixed", "fp16-mixed", "bf16-master"}) {
     auto mixed = losses(with(name), 40);
     for (size_t i = 0; i < mixed.size(); ++i)
       EXPECT_NEAR(mixed[i], fp32[i], 0.02) << name << " " << i;
@@ -39,6 +39,56 @@ TEST(Precision, WeightsAndGradientsStayFloat32) {
   step.take({toy::classes(8)});
   for (const auto& t : model->parameters()) EXPECT_EQ(t.tensor.scalar_type(), at::kFloat);
   for (const auto& t : step.state()) EXPECT_EQ(t.tensor.scalar_type(), at::kFloat);
+}
+
+TEST(Precision, Bf16MasterMovesFloat32WeightsBehindTheModels) {
+  for (const char* kernels : {"auto", "aten"}) {
+    auto fields = with("bf16-master").set("training.kernels", std::string(kernels));
+    auto model = toy::mlp();
+    const NamedTensors before = toy::copy(model->parameters());
+    Step step(model, fields, {});
+    EXPECT_TRUE(toy::same_bits(step.weights(), before));
+    for (const auto& t : model->parameters())
+      EXPECT_EQ(t.tensor.scalar_type(), t.tensor.dim() < 2 ? at::kFloat : at::kBFloat16) << t.name;
+    for (int i = 0; i < 3; ++i) step.take({toy::classes(8)});
+    EXPECT_GT(toy::largest_difference(step.weights(), before), 0.02);
+    for (const auto& t : step.weights()) EXPECT_EQ(t.tensor.scalar_type(), at::kFloat) << t.name;
+    const auto own = model->parameters();
+    for (size_t i = 0; i < own.size(); ++i)
+      EXPECT_TRUE(own[i].tensor.equal(step.weights()[i].tensor.to(own[i].tensor.scalar_type())))
+          << own[i].name;
+    // a step far below bf16's spacing is not lost
+    const NamedTensors moved = toy::copy(step.weights());
+    fields.set("optimizer.lr", 1e-7);
+    step.take({toy::classes(8)});
+    EXPECT_FALSE(toy::same_bits(step.weights(), moved));
+  }
+}
+
+TEST(Precision, Bf16MasterShowsTheModelInFloat32AndTakesItBack) {
+  auto model = toy::mlp();
+  Step step(model, with("bf16-master"), {});
+  step.in_float32([&] {
+    EXPECT_TRUE(toy::same_bits(model->parameters(), step.weights()));
+    c10::NoGradGuard no_grad;
+    for (auto& p : model->parameters()) p.tensor.fill_(0.3);
+  });
+  for (const auto& t : step.weights()) EXPECT_EQ(t.tensor.min().item<float>(), 0.3F) << t.name;
+  for (const auto& t : model->parameters())
+    EXPECT_TRUE(t.tensor.equal(at::full_like(t.tensor, 0.3))) << t.name;
+  EXPECT_LT(step.take({toy::classes(8)}).loss, 2);
+  EXPECT_THROW(step.in_float32([] { throw std::runtime_error("work"); }), std::runtime_error);
+  EXPECT_EQ(model->parameters()[0].tensor.scalar_type(), at::kBFloat16);
+}
+
+TEST(Precision, Bf16MasterSumsMicroBatchesInFloat32) {
+  const Batch batch = toy::classes(64);
+  const auto norm = [&](const std::vector<int64_t>& sizes) {
+    Step step(toy::mlp(), with("bf16-master"), {});
+    return step.take(toy::split(batch, sizes)).grad_norm;
+  };
+  const double whole = norm({64});
+  EXPECT_NEAR(norm(std::vector<int64_t>(64, 1)), whole, 0.01 * whole);
 }
 
 TEST(Precision, GuardLeavesAutocastAsItWas) {

@@ -119,26 +119,27 @@ TEST(OptimizerReference, AgreesWithPyTorchOverAHundredSteps) {
     batch.samples.resize(8);
     batches.push_back(batch);
   }
-  for (const auto& c : all["cases"]) {
-    SCOPED_TRACE(c["name"].get<std::string>());
-    FixedFields fields;
-    for (const auto& [key, v] : c["fields"].items()) fields.set(key, value(v));
-    auto model = toy::mlp();
-    {
-      c10::NoGradGuard no_grad;
-      for (auto& [name, t] : model->parameters()) t.copy_(tensor(all["start"][name]));
+  for (const auto& c : all["cases"])
+    for (const char* kernels : {"custom", "aten"}) {
+      SCOPED_TRACE(c["name"].get<std::string>() + ", " + kernels);
+      FixedFields fields({{"training.kernels", std::string(kernels)}});
+      for (const auto& [key, v] : c["fields"].items()) fields.set(key, value(v));
+      auto model = toy::mlp();
+      {
+        c10::NoGradGuard no_grad;
+        for (auto& [name, t] : model->parameters()) t.copy_(tensor(all["start"][name]));
+      }
+      Step step(model, fields, {});
+      for (size_t i = 0; i < 100; ++i) {
+        StepReport report = step.take({batches[i % batches.size()]});
+        EXPECT_NEAR(report.loss, c["losses"][i].get<double>(), 1e-6);
+        EXPECT_NEAR(report.grad_norm, c["norms"][i].get<double>(), 2e-6);
+      }
+      for (const auto& [name, t] : model->parameters()) {
+        double difference = (t - tensor(c["end"][name])).abs().max().item<double>();
+        EXPECT_LE(difference, 1e-6) << name;
+      }
     }
-    Step step(model, fields, {});
-    for (size_t i = 0; i < 100; ++i) {
-      StepReport report = step.take({batches[i % batches.size()]});
-      EXPECT_NEAR(report.loss, c["losses"][i].get<double>(), 1e-6);
-      EXPECT_NEAR(report.grad_norm, c["norms"][i].get<double>(), 2e-6);
-    }
-    for (const auto& [name, t] : model->parameters()) {
-      double difference = (t - tensor(c["end"][name])).abs().max().item<double>();
-      EXPECT_LE(difference, 1e-6) << name;
-    }
-  }
 }
 
 }  // namespace

@@ -38,6 +38,13 @@ void run(Step& step, int64_t from, int64_t to) {
   log_through(nullptr);
 }
 
+// what a checkpoint holds of the model
+NamedTensors everything(const Step& step, const models::Model& model) {
+  NamedTensors all = step.weights();
+  for (auto& b : model.buffers()) all.push_back(b);
+  return all;
+}
+
 // Returns the scalars at the end.
 nlohmann::json expect_exact_resume(FixedFields fields) {
   fields.set("training.non_finite", std::string("skip"))
@@ -52,13 +59,15 @@ nlohmann::json expect_exact_resume(FixedFields fields) {
   run(before, 0, 10);
   auto second = toy::mlp(shape, /*seed=*/77);
   Step after(second, fields, kContext);
-  overwrite(toy::everything(*second), toy::copy(toy::everything(*first)));
+  after.in_float32(
+      [&] { overwrite(everything(after, *second), toy::copy(everything(before, *first))); });
   overwrite(after.state(), toy::copy(before.state()));
   after.restore_scalars(before.scalars());
   EXPECT_EQ(after.steps_taken(), 10);
   run(after, 10, 20);
 
   EXPECT_TRUE(toy::same_bits(toy::everything(*whole), toy::everything(*second)));
+  EXPECT_TRUE(toy::same_bits(through.weights(), after.weights()));
   EXPECT_TRUE(toy::same_bits(through.state(), after.state()));
   EXPECT_EQ(through.scalars(), after.scalars());
   return nlohmann::json::parse(after.scalars());
@@ -86,6 +95,11 @@ TEST(Resume, IsExactWithScaledFp16) {
   EXPECT_GT(end["skipped"], 2);
   EXPECT_LT(end["loss_scale"], 1048576.0);
   EXPECT_GT(end["updates"], 8);
+}
+
+TEST(Resume, IsExactWithBf16Master) {
+  expect_exact_resume(FixedFields(
+      {{"training.precision", std::string("bf16-master")}, {"training.ema_decay", 0.9}}));
 }
 
 TEST(Resume, IsExactInBf16) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/base/error.h"
+#include "models/ops.h"
 #include "tests/step/toy.h"
 
 namespace lehr::step {
@@ -155,6 +156,42 @@ TEST(Average, FollowsItsClosedForm) {
   }
 }
 
+TEST(Average, OfAWeightThatNoBackwardReachesMovesAllTheSame) {
+  for (const char* kernels : {"custom", "aten"}) {
+    auto model = toy::mlp();
+    FixedFields fields({{"training.ema_decay", 0.5}, {"training.kernels", std::string(kernels)}});
+    fields.set("optimizer.freeze", StringList{"fc1.weight"});
+    Step step(model, fields, {});
+    // no gradient this time: what was reached before has moved away from its average
+    step.take({toy::classes(8)});
+    const auto find = [](const NamedTensors& all) {
+      for (const auto& t : all)
+        if (t.name == "fc2.bias") return t.tensor;
+      throw std::out_of_range("fc2.bias");
+    };
+    const at::Tensor weight = find(model->parameters()), average = find(step.averaged());
+    const double before = (weight - average).abs().max().item<double>();
+    EXPECT_GT(before, 0);
+    auto leaf = weight;
+    leaf.set_requires_grad(false);
+    step.take({toy::classes(8)});
+    EXPECT_NEAR((weight - average).abs().max().item<double>(), before / 2, before * 1e-3)
+        << kernels;
+  }
+}
+
+TEST(Step, ReportsHowFarItsKernelsAreFromATensUnderCheck) {
+  auto model = toy::mlp();
+  Step step(
+      model,
+      FixedFields({{"training.kernels", std::string("check")}, {"training.max_grad_norm", 0.1}}),
+      {});
+  for (int i = 0; i < 3; ++i) step.take({toy::classes(8)});
+  const auto differences = models::kernel_differences();
+  ASSERT_TRUE(differences.contains("adamw"));
+  EXPECT_LT(differences.at("adamw"), 1e-6);
+}
+
 TEST(Step, CountsItsStateForTheMemoryCheck) {
   auto expect = [](const FixedFields& fields) {
     auto model = toy::mlp();
@@ -162,7 +199,7 @@ TEST(Step, CountsItsStateForTheMemoryCheck) {
     for (const auto& p : model->parameters()) parameters += static_cast<double>(p.tensor.nbytes());
     for (const auto& s : Step(model, fields, {}).state())
       state += static_cast<double>(s.tensor.nbytes());
-    EXPECT_EQ(state_bytes_per_parameter_byte(fields), state / parameters);
+    EXPECT_EQ(bytes_per_parameter_byte(fields).state, state / parameters);
     return state / parameters;
   };
   EXPECT_EQ(expect(FixedFields()), 2);
@@ -188,7 +225,7 @@ TEST(Step, RefusesContradictions) {
       "optimizer.nesterov");
   EXPECT_EQ(refused(FixedFields({{"optimizer.betas", FloatList{0.9}}})), "optimizer.betas");
   EXPECT_EQ(refused(FixedFields({{"optimizer.name", std::string("adam")}})), "optimizer.name");
-  EXPECT_EQ(refused(FixedFields({{"training.precision", std::string("bf16-master")}})),
+  EXPECT_EQ(refused(FixedFields({{"training.precision", std::string("bf8")}})),
             "training.precision");
   EXPECT_EQ(refused(FixedFields({{"loss.class_weights", FloatList{1, -1, 1}}})),
             "loss.class_weights");

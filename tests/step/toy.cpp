@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "engine/base/random.h"
+#include "models/products.h"
 
 namespace lehr::step::toy {
 namespace {
@@ -49,7 +50,7 @@ class Mlp : public models::Model {
   at::Tensor forward(const at::Tensor& input) override {
     at::Tensor x = input;
     for (size_t i = 0; i < layers_.size(); ++i) {
-      x = at::linear(x, layers_[i]->weight, layers_[i]->bias);
+      x = models::linear(x, layers_[i]->weight, layers_[i]->bias);
       if (i + 1 == layers_.size()) break;
       if (i < norms_.size()) x = norms_[i]->forward(x);
       x = relu_ ? at::relu(x) : at::tanh(x);
