@@ -15,8 +15,18 @@ namespace {
 struct Tally {
   double flops = 0;
   int64_t bytes = 0;
+  std::vector<Product> products;
   std::unordered_set<const void*> seen;
   std::vector<at::Tensor> held;
+
+  void note(const Product& product) {
+    for (auto& known : products)
+      if (known.same_as(product)) {
+        ++known.times;
+        return;
+      }
+    products.push_back(product);
+  }
 
   // Counts the memory of `tensor` once, whoever looks at it.
   void note(const at::Tensor& tensor, bool counts) {
@@ -26,7 +36,7 @@ struct Tally {
   }
 };
 
-thread_local Tally* tally = nullptr;
+thread_local Tally* tally = nullptr;  // while a Watch lives
 
 // Work of one op: known from its inputs, but for the size of its output.
 struct Work : at::ObserverContext {
@@ -39,16 +49,34 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
   const std::string op = fn.name();
   const auto in = fn.inputs();
   auto tensor = [&](size_t i) { return in[i].toTensor(); };
+  // inputs [first, last) are the factors
+  auto factors = [&](size_t first, size_t last) {
+    Product product{.op = op};
+    for (size_t i = first; i < last; ++i) {
+      product.sizes.push_back(tensor(i).sizes().vec());
+      product.needs_gradient.push_back(tensor(i).requires_grad());
+    }
+    return product;
+  };
   if (op == "aten::convolution") {  // input, weight [out, in / groups, k, k]
     work->per_output_number = 2 * static_cast<double>(tensor(1).numel() / tensor(1).size(0));
+    Product product = factors(0, 2);
+    product.stride = in[3].toIntVector();
+    product.padding = in[4].toIntVector();
+    tally->note(product);
   } else if (op == "aten::mm" || op == "aten::bmm") {  // [.., n, k] x [.., k, m]
     work->per_output_number = 2 * static_cast<double>(tensor(0).size(-1));
+    tally->note(factors(0, 2));
   } else if (op == "aten::addmm" || op == "aten::baddbmm") {
     work->per_output_number = 2 * static_cast<double>(tensor(1).size(-1));
+    tally->note(factors(1, 3));
   } else if (op ==
              "aten::scaled_dot_product_attention") {  // q [.., T, D], k [.., S, D]: QK' and PV
-    work->fixed =
-        4 * static_cast<double>(tensor(0).numel()) * static_cast<double>(tensor(1).size(-2));
+    Product product = factors(0, 3);
+    product.causal = in[5].toBool();
+    work->fixed = (product.causal ? 2 : 4) * static_cast<double>(tensor(0).numel()) *
+                  static_cast<double>(tensor(1).size(-2));
+    tally->note(product);
   }
   return work;
 }
@@ -92,6 +120,8 @@ Tally forward(Model& model, const ModelContext& c, int64_t batch) {
                        : c.channels > 0 ? at::empty({batch, c.channels, c.height, c.width},
                                                     c.options, at::MemoryFormat::ChannelsLast)
                                         : at::empty({batch, c.features}, c.options);
+  if (!c.options.device().is_meta())
+    throw Error(Code::kInternal, "a dry run wants a model on the meta device");
   Tally mine;
   mine.note(x, false);
   for (const auto& [name, tensor] : model.parameters()) mine.note(tensor, false);
@@ -109,9 +139,20 @@ int64_t bytes_of(const NamedTensors& tensors) {
 
 }  // namespace
 
+bool Product::same_as(const Product& other) const {
+  return op == other.op && sizes == other.sizes && needs_gradient == other.needs_gradient &&
+         stride == other.stride && padding == other.padding && causal == other.causal;
+}
+
+std::vector<Product> products(Model& model, const ModelContext& context, int64_t batch) {
+  const bool was_training = model.is_training();
+  model.train();
+  Tally tally = forward(model, context, batch);
+  model.train(was_training);
+  return std::move(tally.products);
+}
+
 DryRun dry_run(Model& model, const ModelContext& context) {
-  if (!context.options.device().is_meta())
-    throw Error(Code::kInternal, "a dry run wants a model on the meta device");
   DryRun result;
   for (const auto& [name, tensor] : model.parameters()) result.parameters += tensor.numel();
   result.parameter_bytes = bytes_of(model.parameters());

@@ -17,7 +17,9 @@
 #include "engine/run/facts.h"
 #include "engine/run/finish.h"
 #include "engine/run/plan.h"
+#include "engine/run/speed.h"
 #include "engine/run/stop.h"
+#include "engine/step/fields.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 #include "engine/track/profiler.h"
@@ -65,6 +67,7 @@ class Training {
   void log_step(const step::StepReport& report);
   void write_row();
   void show_progress();
+  void compare_with_replay();
   bool reached_end() const;
   const char* why_stop() const;
   Code finish();
@@ -89,12 +92,14 @@ class Training {
   double earlier_seconds_ = 0;  // of earlier invocations
   int64_t log_steps_ = 1;
   int64_t saved_step_ = -1;
-  bool stepped_ = false;  // in this invocation
+  bool stepped_ = false, stepped_log_ = false;  // in this invocation
   Clock::time_point last_save_ = Clock::now();
   Clock::time_point interval_begin_ = Clock::now();
   int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
   track::Values row_values_;          // of the step under way
   double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
+  double mfu_per_rate_ = 0;    // model FLOPs utilisation at one sample a second; 0: no known peak
+  std::vector<double> rates_;  // of every interval but the first, which warms up
 };
 
 Code Training::run() {
@@ -156,6 +161,9 @@ void Training::open() {
 
   const auto tracking = recipe.get<track::TrackFields>();
   log_steps_ = std::max<int64_t>(1, in_steps(tracking.log_interval, parts_->plan));
+  const std::string precision = recipe.get<step::TrainingFields>().precision;
+  if (const double peak = peak_flops(around_.device, precision); peak > 0)
+    mfu_per_rate_ = flops_per_sample(*parts_) / peak;
   profiler_ = track::make_profiler(recipe.get<track::ProfilingFields>(), folder_.path);
 }
 
@@ -223,6 +231,18 @@ void Training::restore_or_start() {
   loader_->seek(progress_.samples);
 }
 
+void Training::compare_with_replay() {
+  if (!parts_->recipe.get<track::ProfilingFields>().speed_of_light || rates_.empty()) return;
+  std::nth_element(rates_.begin(), rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2),
+                   rates_.end());
+  const double step = static_cast<double>(parts_->plan.global_batch) / rates_[rates_.size() / 2];
+  const double replay =
+      replay_seconds(*parts_, parts_->recipe.get<step::TrainingFields>().precision, device_);
+  terminal_.print(
+      fmt::format("speed of light: {:.2f} (a step takes {:.2f} ms; its products alone, {:.2f} ms)",
+                  replay / step, step * 1e3, replay * 1e3));
+}
+
 bool Training::reached_end() const {
   if (progress_.step >= parts_->plan.total_steps || progress_.ended_early) return true;
   const auto max_time = parts_->recipe.get<TrainingFields>().max_time;
@@ -282,6 +302,9 @@ void Training::log_step(const step::StepReport& report) {
                                          {"train.samples_per_s", rate_}});
   if (const auto& info = parts_->dataset->info(); info.is_text)
     row_values_.emplace_back("train.tokens_per_s", rate_ * static_cast<double>(info.context));
+  if (mfu_per_rate_ > 0) row_values_.emplace_back("train.mfu", rate_ * mfu_per_rate_);
+  if (stepped_log_) rates_.push_back(rate_);
+  stepped_log_ = true;
   if (report.loss_scale != 1) row_values_.emplace_back("train.loss_scale", report.loss_scale);
   progress_.interval_loss = 0;
   progress_.interval_samples = 0;
@@ -377,6 +400,7 @@ Code Training::finish() {
         why_stop(), progress_.step, folder_.path));
     return Code::kStopped;
   }
+  compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())
     terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,

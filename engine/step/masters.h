@@ -1,6 +1,6 @@
-// The float32 weights that an optimizer moves. They are the model's own, but under bf16-master: there
-// the model holds parameters of two and more dimensions in bfloat16, rounded from a float32 master
-// after every update. (Norms and biases weigh nothing and stay float32.)
+// The float32 weights that an optimizer moves. They are the model's own, but under bf16-master:
+// there the model holds parameters of two and more dimensions in bfloat16, rounded from a float32
+// master after every update. (Norms and biases weigh nothing and stay float32.)
 #pragma once
 
 #include <functional>

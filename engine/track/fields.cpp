@@ -19,7 +19,9 @@ Section TrackFields::section() {
 
 Section ProfilingFields::section() {
   Declare<ProfilingFields> d("profiling",
-                             "A Chrome trace of chosen steps, for chrome://tracing or Perfetto.");
+                             "A Chrome trace of chosen steps, for chrome://tracing or Perfetto; "
+                             "how near the device's limits a "
+                             "step is.");
   d.field("enabled", &ProfilingFields::enabled, "Record a trace.")
       .synonyms({"enable_profiling", "profiler", "profile"})
       .free_to_change();
@@ -33,6 +35,10 @@ Section ProfilingFields::section() {
       .free_to_change();
   d.field("file", &ProfilingFields::file, "File name of the trace in the run folder.")
       .synonyms({"save_traces_folder", "trace_file"})
+      .free_to_change();
+  d.field(
+       "speed_of_light", &ProfilingFields::speed_of_light,
+       "After training, times the step's products alone and says what share of the step they are.")
       .free_to_change();
   return d.section();
 }

@@ -20,6 +20,7 @@ struct ProfilingFields {
   bool enabled = false;
   int64_t first_step = 10, steps = 3;
   std::string file = "trace.json";
+  bool speed_of_light = false;
   static Section section();
 };
 

@@ -60,6 +60,42 @@ TEST(DryRun, KnowsTheFiguresOfResnets) {
   EXPECT_GT(r50.activation_bytes_per_sample, r18.activation_bytes_per_sample);
 }
 
+TEST(DryRun, CountsHalfOfCausalAttention) {
+  // per token and layer 24 C^2 of matrices and 2 C (T + 1) ~ 2 C T of causal attention, as llm.c
+  // counts, and 2 C V of the head
+  ModelContext context;
+  context.vocabulary = 100, context.context = 32;
+  context.options = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
+  const FixedFields fields({{"model.name", std::string("gpt2")},
+                            {"model.layers", int64_t{2}},
+                            {"model.heads", int64_t{2}},
+                            {"model.width", int64_t{16}}});
+  auto model = make_model(fields, context);
+  const double tokens = 32;
+  EXPECT_EQ(dry_run(*model, context).flops_per_sample_forward,
+            tokens * (2 * (24 * 16 * 16 + 2 * 16 * 32) + 2 * 16 * 100));
+
+  // the same as products: four matrices and one attention a layer, and the head
+  double flops = 0;
+  int64_t times = 0;
+  for (const auto& p : products(*model, context, 3)) {
+    times += p.times;
+    if (p.op == "aten::scaled_dot_product_attention") {
+      EXPECT_TRUE(p.causal);
+      EXPECT_EQ(p.times, 2);
+      EXPECT_EQ(p.sizes, std::vector<std::vector<int64_t>>(3, {3, 2, 32, 8}));
+    } else {
+      ASSERT_EQ(p.sizes.size(), 2U) << p.op;
+      EXPECT_EQ(p.sizes[0].back(), p.sizes[1].front()) << p.op;
+      EXPECT_TRUE(p.needs_gradient[1]) << p.op;
+      flops += 2 * static_cast<double>(p.times * p.sizes[0].front() * p.sizes[0].back() *
+                                       p.sizes[1].back());
+    }
+  }
+  EXPECT_EQ(times, 2 * 5 + 1);
+  EXPECT_EQ(flops, 3 * tokens * (2 * 24 * 16 * 16 + 2 * 16 * 100));
+}
+
 TEST(DryRun, TakesEveryModelOfTheRegistry) {
   for (const auto& entry : registry()) {
     ModelContext context = entry.toy_context;

@@ -48,6 +48,18 @@ TEST_F(Train, LeavesEverythingThatARunPromises) {
   EXPECT_TRUE(all.front().contains("train.loss"));
 }
 
+TEST_F(Train, ComparesAStepWithItsProductsAlone) {
+  write_small_recipe(scratch, 30, 30, "export:\n  enabled: false\n");
+  Outcome outcome =
+      train({"--set", "profiling.speed_of_light=true", "--set", "metrics.log_interval=5"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto at = outcome.out.find("speed of light: ");
+  ASSERT_NE(at, std::string::npos) << outcome.out;
+  const double share = std::stod(outcome.out.substr(at + 16));
+  EXPECT_GT(share, 0);
+  EXPECT_LT(share, 1.5);
+}
+
 TEST_F(Train, SaysThatAFinishedRunIsFinished) {
   write_small_recipe(scratch, 5, 5, "export:\n  enabled: false\n");
   ASSERT_EQ(train().code, 0);
