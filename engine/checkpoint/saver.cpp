@@ -132,6 +132,16 @@ struct Saver::State {
     for (const auto& one : copies) one.run();
   }
 
+  void commit(const Content& content) {
+    save(folder, content);
+    committed = content.step;
+    try {
+      retain(folder, retention);
+    } catch (const std::exception& e) {  // the save stands; the next one tries again
+      log_warning(std::string("an old checkpoint could not be removed: ") + e.what());
+    }
+  }
+
   // in the background thread
   void run(const Content& content, std::vector<Copy> copies) {
     try {
@@ -144,16 +154,9 @@ struct Saver::State {
     if (failure) return;
     ::setpriority(PRIO_PROCESS, 0, 10);  // of this thread alone; the write is in no hurry
     try {
-      save(folder, content);
-      committed = content.step;
+      commit(content);
     } catch (...) {
       failure = std::current_exception();
-      return;
-    }
-    try {
-      retain(folder, retention);
-    } catch (const std::exception& e) {  // the save stands; the next one tries again
-      log_warning(std::string("an old checkpoint could not be removed: ") + e.what());
     }
   }
 };
@@ -223,6 +226,25 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
       [state = state_.get(), content = std::move(content), copies = std::move(later)]() mutable {
         state->run(content, std::move(copies));
       });
+}
+
+void Saver::save_now(Content content, const NamedTensors& weights,
+                     const NamedTensors& volatile_tensors, const NamedTensors& state) {
+  wait();
+  std::vector<at::Tensor> held;
+  content.shards.clear();
+  const auto view = [&](const char* shard, const NamedTensors& tensors) {
+    for (const auto& named : tensors) {
+      held.push_back(named.tensor.detach().cpu().contiguous());
+      TensorView view = describe(named);
+      view.data = held.back().const_data_ptr();
+      content.shards[shard].push_back(view);
+    }
+  };
+  view("weights", weights);
+  view("weights", volatile_tensors);
+  view("state", state);
+  state_->commit(content);
 }
 
 void Saver::finish_copy() {

@@ -21,6 +21,10 @@ class Saver {
   // again. Of `content`, step, samples, texts and facts are used. Any device, any strides.
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
+  // The same, committed when it returns, from the tensors' own memory where that is contiguous and
+  // on the CPU: for the end of training, when a snapshot would be the peak of its memory.
+  void save_now(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
+                const NamedTensors& state);
   // Optional, before the first step: lays out the snapshot's memory in the background, so that the
   // first take is as quick as the later ones.
   void prepare(const NamedTensors& weights, const NamedTensors& volatile_tensors,

@@ -13,8 +13,8 @@ namespace lehr::run {
 namespace {
 
 struct Peak {
-  const char* name;          // part of the device's
-  double low, single;        // bf16 and fp16 on tensor cores; float32 outside of them
+  const char* name;    // part of the device's
+  double low, single;  // bf16 and fp16 on tensor cores; float32 outside of them
 };
 // more particular names first
 const Peak kPeaks[] = {{"H100 PCIe", 756e12, 51e12}, {"H100 NVL", 835e12, 60e12},

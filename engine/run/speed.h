@@ -12,9 +12,9 @@ namespace lehr::run {
 // the products; 0 for a device that is not in the table, and for a CPU.
 double peak_flops(const std::string& device_name, const std::string& precision);
 
-// The matrix products, convolutions and attention of one step of `parts`, forward and backward, done
-// alone by the library's best operators, one after the other: no training step that computes them
-// all is faster. Seconds (medians) for a global batch. `runtime`: of the GPU, or null.
+// The matrix products, convolutions and attention of one step of `parts`, forward and backward,
+// done alone by the library's best operators, one after the other: no training step that computes
+// them all is faster. Seconds (medians) for a global batch. `runtime`: of the GPU, or null.
 double replay_seconds(const Parts& parts, const std::string& precision, DeviceRuntime* runtime);
 
 // Of the forward and backward of a sample: three times the forward's (models/flops.h).

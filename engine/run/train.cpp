@@ -63,7 +63,8 @@ class Training {
   void restore_or_start();
   void loop();
   void evaluate_now();
-  void save();
+  enum class Save { kBeside, kAndWait };  // the steps that follow; at the end
+  void save(Save how = Save::kBeside);
   void log_step(const step::StepReport& report);
   void write_row();
   void show_progress();
@@ -278,7 +279,7 @@ void Training::loop() {
     const bool due_by_time =
         plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
     const bool best_now = progress_.best_step == progress_.step;
-    if (due || due_by_time || best_now) save();
+    if (due || due_by_time || best_now) save(reached_end() ? Save::kAndWait : Save::kBeside);
     profiler_->step_ends(progress_.step);
   }
 }
@@ -371,7 +372,7 @@ void Training::evaluate_now() {
   interval_begin_ = Clock::now(), interval_samples_now_ = 0;  // evaluation is not training speed
 }
 
-void Training::save() {
+void Training::save(Save how) {
   if (saved_step_ == progress_.step) return;
   const auto span = track::Trace::span("save");
   checkpoint::Content content;
@@ -382,7 +383,10 @@ void Training::save() {
   if (stored.evaluated_step != stored.step) stored.monitor.reset();
   content.facts = facts_json(stored, around_, step_->scalars(), parts_->recipe.folder());
   for (auto& sink : sinks_) sink->flush();
-  saver_->take(std::move(content), step_->weights(), model_->buffers(), step_->state());
+  if (how == Save::kAndWait)
+    saver_->save_now(std::move(content), step_->weights(), model_->buffers(), step_->state());
+  else
+    saver_->take(std::move(content), step_->weights(), model_->buffers(), step_->state());
   saved_step_ = progress_.step;
   last_save_ = Clock::now();
 }
@@ -391,7 +395,7 @@ Code Training::finish() {
   const bool done = reached_end();
   if (done && progress_.evaluated_step != progress_.step) evaluate_now();  // no step was taken
   write_row();
-  save();
+  save(Save::kAndWait);
   saver_->wait();
   for (auto& sink : sinks_) sink->flush();
   if (!done) {

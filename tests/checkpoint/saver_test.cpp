@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <fstream>
+
 #include "engine/base/error.h"
 #include "tests/base/scratch.h"
 
@@ -51,6 +53,8 @@ TEST(Saver, RoundTripsAllDtypesLayoutsAndSizes) {
   saver.finish_copy();
   saver.wait();
   EXPECT_EQ(saver.committed_step(), 4);
+  saver.save_now(content_of(5), weights, volatiles, state);
+  EXPECT_EQ(saver.committed_step(), 5);
 
   auto hollow = [](const NamedTensors& like) {
     NamedTensors out;
@@ -60,20 +64,22 @@ TEST(Saver, RoundTripsAllDtypesLayoutsAndSizes) {
     }
     return out;
   };
-  Loaded loaded = load(scratch / "step-00000004");
-  EXPECT_EQ(loaded.samples, 8);
-  auto check = [&](const NamedTensors& saved, const char* shard) {
-    NamedTensors restored = hollow(saved);
-    restore(*loaded.shards.at(shard), restored);
-    for (size_t i = 0; i < saved.size(); ++i) {
-      EXPECT_TRUE(at::equal(saved[i].tensor, restored[i].tensor)) << saved[i].name;
-      EXPECT_EQ(saved[i].tensor.strides(), restored[i].tensor.strides()) << saved[i].name;
-    }
-  };
-  check(weights, "weights");
-  check(volatiles, "weights");
-  check(state, "state");
-  EXPECT_EQ(loaded.shards.at("weights")->tensors().size(), weights.size() + volatiles.size());
+  for (const char* step : {"step-00000004", "step-00000005"}) {
+    Loaded loaded = load(scratch / step);
+    EXPECT_EQ(loaded.samples, 2 * loaded.step);
+    auto check = [&](const NamedTensors& saved, const char* shard) {
+      NamedTensors restored = hollow(saved);
+      restore(*loaded.shards.at(shard), restored);
+      for (size_t i = 0; i < saved.size(); ++i) {
+        EXPECT_TRUE(at::equal(saved[i].tensor, restored[i].tensor)) << saved[i].name;
+        EXPECT_EQ(saved[i].tensor.strides(), restored[i].tensor.strides()) << saved[i].name;
+      }
+    };
+    check(weights, "weights");
+    check(volatiles, "weights");
+    check(state, "state");
+    EXPECT_EQ(loaded.shards.at("weights")->tensors().size(), weights.size() + volatiles.size());
+  }
 }
 
 TEST(Saver, WhatIsWrittenAfterFinishCopyDoesNotEnter) {
@@ -102,6 +108,25 @@ TEST(Saver, WhatIsWrittenAfterFinishCopyDoesNotEnter) {
     for (const auto& one : weights) EXPECT_TRUE(at::all(one.tensor == 1.0).item<bool>());
     for (const auto& one : state) EXPECT_TRUE(at::all(one.tensor == 2.0).item<bool>());
   }
+}
+
+TEST(Saver, SaveNowNeedsNoSecondCopyAndThrowsItsFailureAtOnce) {
+  Scratch scratch;
+  const at::Tensor large = at::ones({64 << 20});  // 256 MB
+  const auto peak_kb = [] {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);)
+      if (line.starts_with("VmHWM:")) return std::stol(line.substr(6));
+    return 0L;
+  };
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
+  const long before = peak_kb();
+  Saver saver(scratch.path(), {});
+  saver.save_now(content_of(1), {{"large", large}}, {}, {});
+  EXPECT_LT(peak_kb() - before, 64 << 10);
+  EXPECT_EQ(load(scratch / "step-00000001").step, 1);
+  Saver nowhere(scratch / "none/such", {});
+  EXPECT_THROW(nowhere.save_now(content_of(1), {{"w", at::ones({4})}}, {}, {}), Error);
 }
 
 TEST(Saver, AFailureIsHeardOnceAtTheNextTakeAndTheOneAfterSucceeds) {
