@@ -125,7 +125,8 @@ TEST(Saver, SaveNowNeedsNoSecondCopyAndThrowsItsFailureAtOnce) {
   saver.save_now(content_of(1), {{"large", large}}, {}, {});
   EXPECT_LT(peak_kb() - before, 64 << 10);
   EXPECT_EQ(load(scratch / "step-00000001").step, 1);
-  Saver nowhere(scratch / "none/such", {});
+  std::ofstream(scratch / "file") << "in the way";
+  Saver nowhere(scratch / "file/inside", {});
   EXPECT_THROW(nowhere.save_now(content_of(1), {{"w", at::ones({4})}}, {}, {}), Error);
 }
 
