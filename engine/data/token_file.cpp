@@ -143,7 +143,8 @@ TokenShard open_token_shard(const std::string& path, bool verify) {
   shard.begin = {header.begin_file, header.begin_byte};
   shard.end = {header.end_file, header.end_byte};
   shard.documents.resize(header.documents);
-  std::memcpy(shard.documents.data(), data + padded(bytes), header.documents * sizeof(int64_t));
+  if (header.documents > 0)
+    std::memcpy(shard.documents.data(), data + padded(bytes), header.documents * sizeof(int64_t));
   int64_t last = -1;
   for (size_t i = 0; i < shard.documents.size(); ++i) {
     if (shard.documents[i] <= last || shard.documents[i] >= shard.count)

@@ -1,4 +1,6 @@
 // By vectors: the sum of a row's tokens stays in registers.
+#include <algorithm>
+
 #include "kernels/embedding/embedding.h"
 
 #define LEHR_SIMD_BODY "kernels/embedding/embedding_simd.h"

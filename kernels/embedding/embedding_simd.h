@@ -13,7 +13,7 @@ void look_up(const Embedding& args, int64_t begin, int64_t end) {
     }
     const T* row = static_cast<const T*>(args.weight) + id * width;
     if (!args.positions) {
-      std::memcpy(output, row, static_cast<size_t>(width) * sizeof(T));
+      std::copy_n(row, width, output);
       continue;
     }
     const T* position = static_cast<const T*>(args.positions) + i % args.length * width;

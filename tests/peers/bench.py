@@ -154,6 +154,15 @@ def bench_language():
         pairs)
     both = list(zip(ours, theirs))
     row("peak resident memory of that process", lambda: both[0][0], lambda: both.pop(0)[1], "≤ 0.5", "MB", pairs)
+    bf16 = "training.precision=bf16-mixed"
+    row("the same GPT in bf16 ÷ own fp32", lambda: tokens_per_s(8, *shape, bf16)[0],
+        lambda: tokens_per_s(8, *shape)[0], "≥ 1.3", "tokens/s", pairs)
+    # where PyTorch multiplies bf16 in loops, one of its steps is minutes: one step, one pair
+    once = [] if FAST_BF16 else ["--warm-up", 0, "--interval", 1]
+    for name, option, goal in (("eager", [], "≥ 1.3"), ("torch.compile", ["--compile"], "≥ 0.9")):
+        row(f"the same GPT in bf16 ÷ {name} bf16", lambda: tokens_per_s(8, *shape, bf16)[0],
+            lambda: gpt(8 if FAST_BF16 else 1, *words, "--bf16", *once, *option)["tokens_per_s"], goal, "tokens/s",
+            pairs if FAST_BF16 else 1)
 
 
 chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language"]
