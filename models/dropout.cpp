@@ -62,6 +62,9 @@ at::Tensor dropout(const at::Tensor& x, double p, int64_t layer, bool training) 
   if (x.is_meta()) return x * at::empty_like(x) * scale;
   if (!current_key || !current_key->samples)
     throw Error(Code::kInternal, "dropout without a key: call set_dropout_key before forward");
+  if (current_key->recorded)
+    throw Error(Code::kRecipe, "dropout draws anew every step, a recorded graph repeats itself",
+                "training.cuda_graph", "set it to false, or the model's dropout to 0");
   if (static_cast<int64_t>(current_key->samples->size()) != x.size(0))
     throw Error(Code::kInternal, fmt::format("dropout has {} sample ids for a batch of {}",
                                              current_key->samples->size(), x.size(0)));

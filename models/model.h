@@ -85,6 +85,7 @@ struct DropoutKey {
   uint64_t seed = 0;
   int64_t step = 0;
   const std::vector<int64_t>* samples = nullptr;
+  bool recorded = false;  // into a graph, whose every replay would drop the same: Error{kRecipe}
 };
 void set_dropout_key(const DropoutKey* key);  // nullptr clears
 const DropoutKey* dropout_key();              // of this thread; nullptr: none

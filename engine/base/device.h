@@ -20,6 +20,13 @@ struct DeviceInfo {
   int major = 0, minor = 0;  // compute capability
 };
 
+// Work of the device that was recorded and is launched again as one piece, on the current stream.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
+  virtual void replay() = 0;
+};
+
 class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
@@ -30,6 +37,11 @@ class DeviceRuntime {
   virtual at::Tensor copy_in(const at::Tensor& host) = 0;
   virtual void synchronize() = 0;
   virtual int64_t peak_bytes() = 0;  // of the caching allocator
+  // Calls work(false) a few times to warm up, then work(true) while recording, in which nothing
+  // runs and the host may not wait for the device. Tensors that work makes then keep their memory,
+  // which every replay overwrites. Throws what work throws, and c10::Error for what cannot be
+  // recorded.
+  virtual std::unique_ptr<RecordedWork> record(const std::function<void(bool)>& work) = 0;
 };
 
 // True when libcuda.so.1 loads, cuInit succeeds and a device is there; never touches ATen. When

@@ -9,6 +9,7 @@
 #include "engine/base/device.h"
 #include "engine/base/stamp.h"
 #include "engine/cuda/copy_stream.h"
+#include "engine/cuda/graph.h"
 #include "engine/cuda/inventory.h"
 
 namespace lehr::cuda {
@@ -22,6 +23,9 @@ class Runtime : public DeviceRuntime {
   at::Tensor copy_in(const at::Tensor& host) override { return cuda::copy_in(host); }
   void synchronize() override {
     if (c10::cuda::device_count() > 0) c10::cuda::device_synchronize();
+  }
+  std::unique_ptr<RecordedWork> record(const std::function<void(bool)>& work) override {
+    return cuda::record(work);
   }
   int64_t peak_bytes() override {
     if (c10::cuda::device_count() == 0) return 0;

@@ -135,6 +135,7 @@ void Training::open() {
   context.total_steps = parts_->plan.total_steps;
   context.steps_per_epoch = parts_->plan.steps_per_epoch;
   context.device = device;
+  context.runtime = device_;
   context.seed = parts_->context.seed;
   context.is_text = parts_->dataset->info().is_text;
   step_ = std::make_unique<step::Step>(model_, recipe, context);

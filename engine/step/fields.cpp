@@ -145,6 +145,11 @@ Section TrainingFields::section() {
        "Lehr's kernels or ATen's; auto takes what was measured to be faster; check runs both and "
        "reports the largest difference.")
       .choices({"auto", "custom", "aten", "check"});
+  d.field(
+       "cuda_graph", &F::cuda_graph,
+       "On a GPU, records the forward and backward of a micro-batch once and replays them as one "
+       "launch. Not for dropout. A CPU has nothing to record.")
+      .synonyms({"use_cuda_graph", "cuda_graphs", "enable_cuda_graph"});
   d.field("max_grad_norm", &F::max_grad_norm,
           "Scales the gradient down to this global norm when it is longer. Absent: never.")
       .above(0)

@@ -47,6 +47,7 @@ struct ScheduleFields {
 struct TrainingFields {
   std::string precision = "fp32";
   std::string kernels = "auto";
+  bool cuda_graph = false;
   std::optional<double> max_grad_norm;
   std::string non_finite = "stop";
   std::optional<double> ema_decay;

@@ -16,6 +16,7 @@
 #include "engine/step/groups.h"
 #include "engine/step/loss.h"
 #include "engine/step/masters.h"
+#include "engine/step/micro_graph.h"
 #include "engine/step/norm.h"
 #include "engine/step/optimizer.h"
 #include "engine/step/parts.h"
@@ -67,6 +68,7 @@ struct Step::State {
   std::optional<at::ScalarType> precision;
   models::Kernels kernels;
   bool in_parts;  // micro-batches may be split among threads
+  std::unique_ptr<MicroGraph> graph;
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -102,6 +104,8 @@ struct Step::State {
       for (const auto& p : parameters) averages.push_back(average->of(p.name));
       optimizer_averages = optimizer->take_averages(averages, *training.ema_decay);
     }
+    if (training.cuda_graph && context.runtime)
+      graph = std::make_unique<MicroGraph>(*context.runtime, parameters, model->buffers());
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
   }
 
@@ -118,32 +122,40 @@ struct Step::State {
 
   // Sum of the loss over the micro-batch; its gradient, times scale / total weight, is added.
   at::Tensor forward_backward(const Batch& batch) {
+    if (graph && graph->fits(batch))
+      return graph->run(batch, [this](const Batch& b) { return launch(b, /*recorded=*/true); });
+    return launch(batch);
+  }
+
+  at::Tensor launch(const Batch& batch, bool recorded = false) {
     const int64_t parts = in_parts ? parts_of(batch, parameters) : 1;
     if (parts > 1)
       return backward_in_parts(batch, parts, parameters, seed,
                                [this](const Batch& part) { return loss_of(part); });
-    at::Tensor sum = loss_of(batch);
+    at::Tensor sum = loss_of(batch, recorded);
     sum.backward(seed);
     return sum.detach();
   }
 
   // What the backwards so far have left, for each parameter. Several of low precision are summed in
-  // float32.
+  // float32, and several of a graph, which does not add them up itself.
   void collect(Tensors* gradients, bool several) {
     for (size_t i = 0; i < parameters.size(); ++i) {
       at::Tensor& grad = parameters[i].tensor.mutable_grad();
       at::Tensor& gradient = (*gradients)[i];
-      if (!several || parameters[i].tensor.scalar_type() == at::kFloat) {
+      if (!several || (!graph && parameters[i].tensor.scalar_type() == at::kFloat)) {
         gradient = grad;  // which accumulates by itself
       } else if (grad.defined()) {
-        gradient = gradient.defined() ? gradient.add_(grad) : grad.to(at::kFloat);
+        gradient = gradient.defined()
+                       ? gradient.add_(grad)
+                       : grad.to(at::kFloat, /*non_blocking=*/false, /*copy=*/graph != nullptr);
         grad.reset();
       }
     }
   }
 
-  at::Tensor loss_of(const Batch& batch) const {
-    models::DropoutKey key{context.seed, steps, &batch.samples};
+  at::Tensor loss_of(const Batch& batch, bool recorded = false) const {
+    models::DropoutKey key{context.seed, steps, &batch.samples, recorded};
     struct Keyed {  // also when something below throws
       explicit Keyed(const models::DropoutKey* key) { models::set_dropout_key(key); }
       ~Keyed() { models::set_dropout_key(nullptr); }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/base/batch.h"
+#include "engine/base/device.h"
 #include "engine/base/fields.h"
 #include "engine/base/named_tensor.h"
 #include "engine/step/fields.h"
@@ -23,6 +24,7 @@ struct StepContext {
   at::Device device = at::kCPU;
   uint64_t seed = 0;
   bool is_text = false;
+  DeviceRuntime* runtime = nullptr;  // of a GPU
 };
 
 struct StepReport {
