@@ -63,7 +63,7 @@ class Pool {
 LoaderOptions checked(const Dataset& dataset, LoaderOptions o) {
   const int64_t n = dataset.size(o.split);
   if (o.global_batch < 1 || o.micro_batch < 1 || o.threads < 0 || o.world < 1 || o.rank < 0 ||
-      o.rank >= o.world)
+      o.rank >= o.world || (o.shards > 0 && o.shards % o.world != 0))
     throw Error(Code::kInternal, "loader options that make no sense");
   if (o.drop_last && n < o.global_batch)
     throw Error(Code::kRecipe,
@@ -150,8 +150,7 @@ struct Loader::State {
     const bool shuffle =
         options.shuffle && !(options.split == Split::kTrain && dataset->is_ordered());
     std::vector<int64_t> samples(options.micro_batch);
-    for (int64_t at = begin; at < end; at += options.micro_batch) {
-      const int64_t n = std::min(options.micro_batch, end - at);
+    const auto add = [&](int64_t at, int64_t n) {
       for (int64_t i = 0; i < n; ++i)
         samples[i] = shuffle ? static_cast<int64_t>(order(at + i)) : at + i;
       Batch batch = pool.take(n);
@@ -164,6 +163,21 @@ struct Loader::State {
         if (batch.segments.defined()) batch.segments = options.device->pin(batch.segments);
       }
       step.micro.push_back(std::move(batch));
+    };
+    if (options.shards == 0) {
+      for (int64_t at = begin; at < end; at += options.micro_batch)
+        add(at, std::min(options.micro_batch, end - at));
+      return step;
+    }
+    // cut where any number of ranks would cut
+    const int64_t each = options.shards / options.world;
+    for (int64_t s = options.rank * each; s < (options.rank + 1) * each; ++s) {
+      const int64_t from = place.offset + place.count * s / options.shards;
+      const int64_t to = place.offset + place.count * (s + 1) / options.shards;
+      if (to > from)
+        add(from, to - from);
+      else
+        step.micro.emplace_back();
     }
     return step;
   }
@@ -248,6 +262,7 @@ StepBatch Loader::next() {
   if (DeviceRuntime* device = state_->options.device) {
     // here and not in a loader thread: it is this thread's stream that has to wait for the copy
     for (Batch& batch : step.micro) {
+      if (!batch.inputs.defined()) continue;
       batch.inputs = device->copy_in(batch.inputs);
       batch.targets = device->copy_in(batch.targets);
       if (batch.segments.defined()) batch.segments = device->copy_in(batch.segments);

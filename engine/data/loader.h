@@ -17,9 +17,12 @@ struct LoaderOptions {
   bool shuffle = true, augment = true, drop_last = false;
   bool one_pass = false;  // evaluation: ends after one epoch
   uint64_t seed = 0;
-  int threads = 1;                  // 0: filled by the caller's thread in next()
-  int64_t prefetch = 4;             // steps kept ready
-  int rank = 0, world = 1;          // each rank gets its slice of every step
+  int threads = 1;          // 0: filled by the caller's thread in next()
+  int64_t prefetch = 4;     // steps kept ready
+  int rank = 0, world = 1;  // each rank gets its slice of every step
+  // Over all ranks, a multiple of them: a rank's micro-batches are its logical shards, so many in
+  // every step, empty ones (without tensors) where a step is too short. 0: as many as needed.
+  int64_t shards = 0;
   DeviceRuntime* device = nullptr;  // pin and copy batches when set
 };
 

@@ -1,5 +1,12 @@
 #include "engine/dist/world.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "engine/base/error.h"
+
 namespace lehr::dist {
 namespace {
 
@@ -7,17 +14,56 @@ class Single : public World {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  void barrier() override {}
-  void sum(at::Tensor&) override {}
+  void barrier(const std::string&) override {}
+  void sum(at::Tensor) override {}
+  void sum_in_tree(at::Tensor) override {}
+  void broadcast(at::Tensor, int) override {}
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor}; }
-  bool any(bool flag) override { return flag; }
 };
+
+at::Tensor bytes_of(const std::string& text) {
+  at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::kByte);
+  std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
+  return bytes;
+}
+
+std::string text_of(const at::Tensor& bytes) {
+  return {static_cast<const char*>(bytes.const_data_ptr()), static_cast<size_t>(bytes.numel())};
+}
 
 }  // namespace
 
 World& single() {
   static Single world;
   return world;
+}
+
+bool World::any(bool flag) {
+  if (size() == 1) return flag;
+  at::Tensor count = at::full({1}, flag ? 1.0 : 0.0, at::kDouble);
+  sum(count);
+  return count.item<double>() > 0;
+}
+
+std::vector<std::string> World::gather_text(const std::string& text) {
+  std::vector<std::string> all;
+  for (const auto& bytes : gather(bytes_of(text))) all.push_back(text_of(bytes));
+  return all;
+}
+
+std::string World::broadcast_text(const std::string& text, int root) {
+  return size() == 1 ? text : gather_text(rank() == root ? text : "").at(static_cast<size_t>(root));
+}
+
+void World::require_same(const std::string& what, const std::string& text) {
+  if (size() == 1) return;
+  const auto all = gather_text(text);
+  for (size_t r = 1; r < all.size(); ++r)
+    if (all[r] != all[0])
+      throw Error(
+          Code::kRanks,
+          fmt::format("rank {} has another {} than rank 0: {} and {}", r, what, all[r], all[0]), "",
+          "give every rank the same");
 }
 
 }  // namespace lehr::dist

@@ -3,22 +3,52 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+#include <string>
 #include <vector>
+
+#include "engine/dist/launcher.h"
 
 namespace lehr::dist {
 
+// Every call is made by all ranks, in the same order. A rank that is gone, stuck or in another call
+// ends it with Error{kRanks} on the others.
 class World {
  public:
   virtual ~World() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual void barrier() = 0;
-  virtual void sum(at::Tensor& tensor) = 0;  // in place, over ranks
-  virtual std::vector<at::Tensor> gather(
-      const at::Tensor& tensor) = 0;  // of all ranks, in rank order
-  virtual bool any(bool flag) = 0;
+  // Waits for all; `what` goes into the message, which names the ranks that did not come in time.
+  virtual void barrier(const std::string& what) = 0;
+  // In place over ranks, dense float32 or float64 on the CPU; every rank ends with the same bits,
+  // which depend on the number of ranks.
+  virtual void sum(at::Tensor tensor) = 0;
+  // The same by pairs of neighbours, then pairs of pairs, ...: one level of a binary tree a round.
+  // size() must be a power of two.
+  virtual void sum_in_tree(at::Tensor tensor) = 0;
+  virtual void broadcast(at::Tensor tensor, int root = 0) = 0;  // in place
+  // Of all ranks, in rank order; one dtype, sizes may differ.
+  virtual std::vector<at::Tensor> gather(const at::Tensor& tensor) = 0;
+
+  bool is_lead() const { return rank() == 0; }
+  bool any(bool flag);
+  std::vector<std::string> gather_text(const std::string& text);
+  std::string broadcast_text(const std::string& text, int root = 0);
+  // Throws Error{kRanks} with the values when the ranks' texts differ: "rank 2 has another recipe
+  // ..."
+  void require_same(const std::string& what, const std::string& text);
 };
 
 World& single();  // rank 0 of 1
+
+struct WorldOptions {
+  double timeout_s = 600;  // of a collective, and of waiting for a rank at the start
+};
+// The world of the process' launcher; nullptr for one rank. Throws Error{kRanks} naming ranks that
+// did not come.
+std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options);
+
+// `size` worlds that are threads of one process, for tests.
+std::vector<std::unique_ptr<World>> thread_worlds(int size);
 
 }  // namespace lehr::dist

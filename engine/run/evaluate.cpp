@@ -57,7 +57,7 @@ void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
 }
 
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
-                    DeviceRuntime* device) {
+                    DeviceRuntime* device, dist::World& world) {
   const auto begin = std::chrono::steady_clock::now();
   const bool was_training = model.is_training();
   at::NoGradGuard no_grad;
@@ -68,11 +68,12 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   options.shuffle = options.augment = options.drop_last = false;
   options.one_pass = true;
   options.device = device;
+  options.rank = world.rank(), options.world = world.size();
   data::Loader loader(parts.dataset, options);
   auto all = recipe_metrics(parts.recipe, parts.dataset->info());
   Evaluation evaluation;
   double loss = 0, weight = 0;
-  for (data::StepBatch batch = loader.next(); !batch.micro.empty(); batch = loader.next()) {
+  for (data::StepBatch batch = loader.next(); batch.samples > 0; batch = loader.next()) {
     for (const Batch& micro : batch.micro) {
       const step::Evaluated batch_loss = step::evaluate_batch(parts.recipe, model, micro);
       loss += batch_loss.sum, weight += batch_loss.weight;
@@ -83,6 +84,17 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
       const at::Tensor targets = micro.targets.cpu();
       for (auto& metric : all) metric->update(scores, targets);
     }
+  }
+  if (world.size() > 1) {
+    at::Tensor sums =
+        at::tensor({loss, weight, static_cast<double>(evaluation.samples)}, at::kDouble);
+    world.sum(sums);
+    const double* total = sums.const_data_ptr<double>();
+    loss = total[0], weight = total[1], evaluation.samples = static_cast<int64_t>(total[2]);
+    auto merged = recipe_metrics(parts.recipe, parts.dataset->info());
+    for (size_t m = 0; m < all.size(); ++m)
+      for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
+    all = std::move(merged);
   }
   metrics::Result mean{"loss", std::nullopt, "no samples"};
   if (weight > 0) mean.value = loss / weight, mean.why.clear();

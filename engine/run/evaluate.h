@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/data/dataset.h"
+#include "engine/dist/world.h"
 #include "engine/metrics/metrics.h"
 #include "engine/recipe/recipe.h"
 #include "engine/run/plan.h"
@@ -28,7 +29,8 @@ std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recip
 // Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives.
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);
 
+// With several ranks, each takes its share of every batch, and all end with the numbers of one.
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
-                    DeviceRuntime* device);
+                    DeviceRuntime* device, dist::World& world = dist::single());
 
 }  // namespace lehr::run

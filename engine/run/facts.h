@@ -30,7 +30,7 @@ struct Surroundings {
   int64_t threads = 1, world = 1;
 };
 Surroundings surroundings(const std::string& device, int64_t threads,
-                          const std::string& data_fingerprint);
+                          const std::string& data_fingerprint, int64_t world = 1);
 
 // `recipe_folder`: where the relative paths of the stored recipe start.
 std::string facts_json(const Progress& progress, const Surroundings& around,
@@ -38,7 +38,10 @@ std::string facts_json(const Progress& progress, const Surroundings& around,
 std::string recipe_folder_of(const std::string& facts_json);
 Progress progress_of(const std::string& facts_json);
 std::string step_scalars_of(const std::string& facts_json);
-// One line for each thing that breaks exactness: "threads: 2 then, 4 now".
+// Ranks that trained until then.
+int64_t world_of(const std::string& facts_json);
+// One line for each thing that breaks exactness: "threads: 2 then, 4 now". The number of ranks is
+// not among them: the samples go on exactly, and the loop says what becomes of the bits.
 std::vector<std::string> differences(const std::string& facts_json, const Surroundings& now,
                                      const recipe::Recipe& then_recipe,
                                      const recipe::Recipe& now_recipe);

@@ -77,7 +77,22 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
   auto data = recipe.get<data::DataFields>();
   Plan plan;
-  solve_batch(training, world, &recipe, plan);
+  const auto parallelism = recipe.get<step::ParallelismFields>();
+  if (parallelism.reduction == "fixed_order") {
+    // a micro-batch is a logical shard, whatever rank computes it
+    plan.shards = parallelism.logical_shards;
+    if (training.micro_batch_size || training.gradient_accumulation_steps)
+      throw Error(
+          Code::kRecipe,
+          "under parallelism.reduction: fixed_order the logical shards are the micro-batches",
+          recipe.where(training.micro_batch_size ? "training.micro_batch_size"
+                                                 : "training.gradient_accumulation_steps"),
+          "remove it; global_batch_size and parallelism.logical_shards say all");
+    solve_batch(training, 1, &recipe, plan);
+    plan.micro_batch = (plan.global_batch + plan.shards - 1) / plan.shards;
+  } else {
+    solve_batch(training, world, &recipe, plan);
+  }
   int64_t size = dataset.size(data::Split::kTrain);
   if (size == 0)
     throw Error(Code::kData, "the training split is empty",
@@ -121,10 +136,10 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   return plan;
 }
 
-Parts open_parts(const recipe::Recipe& recipe) {
+Parts open_parts(const recipe::Recipe& recipe, int64_t world) {
   Parts parts{recipe, data::open_dataset(recipe), {}, {}};
   const auto& info = parts.dataset->info();
-  parts.plan = make_plan(recipe, *parts.dataset, 1);
+  parts.plan = make_plan(recipe, *parts.dataset, world);
   parts.context.channels = info.channels;
   parts.context.height = info.height;
   parts.context.width = info.width;
@@ -154,10 +169,10 @@ std::string choose_device(const TrainingFields& training, DeviceRuntime** runtim
   return "cuda";
 }
 
-int64_t settle_numerics(const TrainingFields& training) {
+int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here) {
   int64_t threads = training.threads > 0
                         ? training.threads
-                        : std::max<int64_t>(1, std::thread::hardware_concurrency());
+                        : std::max<int64_t>(1, std::thread::hardware_concurrency() / ranks_here);
   at::set_num_threads(static_cast<int>(threads));
   auto& context = at::globalContext();
   if (training.deterministic) {

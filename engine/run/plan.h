@@ -15,6 +15,7 @@ namespace lehr::run {
 
 struct Plan {
   int64_t global_batch = 1, micro_batch = 1;
+  int64_t shards = 0;  // logical ones, under fixed_order
   int64_t samples_per_epoch = 0, steps_per_epoch = 0, total_steps = 0;
   int64_t validation_steps = 0;  // 0: only at the end
   int64_t checkpoint_steps = 0;  // 0: not by steps
@@ -38,13 +39,14 @@ struct Parts {
   models::ModelContext context;
 };
 // Opens data and plans; no weights are made.
-Parts open_parts(const recipe::Recipe& recipe);
+Parts open_parts(const recipe::Recipe& recipe, int64_t world = 1);
 
 // "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any
 // ATen call. Throws Error{kUsage} when a GPU is demanded and there is none.
 std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime);
-// Threads of ATen and determinism settings. `threads` 0: every core.
-int64_t settle_numerics(const TrainingFields& training);
+// Threads of ATen and determinism settings. `threads` 0: the cores, shared by the ranks of this
+// node.
+int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here = 1);
 
 recipe::Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides);
 

@@ -1,18 +1,23 @@
 #include "engine/run/train.h"
 
 #include <ATen/ATen.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 
 #include <chrono>
 #include <fstream>
+#include <map>
 
 #include "engine/base/error.h"
+#include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/fields.h"
 #include "engine/data/loader.h"
+#include "engine/dist/world.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
 #include "engine/run/finish.h"
@@ -54,12 +59,15 @@ auto traced(const char* name, Work work) {
 
 class Training {
  public:
-  Training(const TrainRequest& request, track::Terminal& terminal)
-      : request_(request), terminal_(terminal) {}
+  Training(const TrainRequest& request, track::Terminal& terminal, dist::Place place)
+      : request_(request), terminal_(terminal), place_(std::move(place)) {}
   Code run();
 
  private:
   void open();
+  void open_world(const recipe::Recipe& recipe);
+  void agree();
+  void check_replicas();
   void restore_or_start();
   void loop();
   void evaluate_now();
@@ -73,12 +81,17 @@ class Training {
   const char* why_stop() const;
   Code finish();
 
+  bool is_lead() const { return world_->is_lead(); }
+
   const TrainRequest& request_;
   track::Terminal& terminal_;
   const Clock::time_point begin_ = Clock::now();
 
   DeviceRuntime* device_ = nullptr;
   std::string device_name_;
+  dist::Place place_;
+  std::unique_ptr<dist::World> ranks_;  // none for one rank
+  dist::World* world_ = &dist::single();
   RunFolder folder_;
   std::unique_ptr<Parts> parts_;
   Surroundings around_;
@@ -98,6 +111,9 @@ class Training {
   Clock::time_point interval_begin_ = Clock::now();
   int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
   track::Values row_values_;          // of the step under way
+  const char* stop_ = nullptr;        // why all ranks stop after this step
+  bool save_by_time_ = false;
+  Clock::time_point loop_begin_ = Clock::now();
   double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
   double mfu_per_rate_ = 0;    // model FLOPs utilisation at one sample a second; 0: no known peak
   std::vector<double> rates_;  // of every interval but the first, which warms up
@@ -120,13 +136,17 @@ void Training::open() {
   recipe::Recipe recipe = load_recipe(request_.recipe, request_.overrides);
   const auto training = recipe.get<TrainingFields>();
   device_name_ = choose_device(training, &device_);
-  folder_ = choose_run_folder(recipe, request_.folder);
+  const int64_t threads = settle_numerics(training, place_.local_size);
+  open_world(recipe);
+  if (is_lead()) folder_ = choose_run_folder(recipe, request_.folder);
+  folder_.path = world_->broadcast_text(folder_.path);
+  folder_.finished = world_->any(folder_.finished);
   if (folder_.finished) return;
-  const int64_t threads = settle_numerics(training);
-  parts_ = std::make_unique<Parts>(open_parts(recipe));
+  parts_ = std::make_unique<Parts>(open_parts(recipe, world_->size()));
+  world_->require_same("data set", parts_->dataset->info().fingerprint);
   check_monitor(recipe, parts_->dataset->info());
   around_ = surroundings(device_ ? device_->devices().at(0).name : "cpu", threads,
-                         parts_->dataset->info().fingerprint);
+                         parts_->dataset->info().fingerprint, world_->size());
   const at::Device device(device_ ? at::kCUDA : at::kCPU);
   parts_->context.options = parts_->context.options.device(device);
   model_ = models::make_model(recipe, parts_->context);
@@ -136,6 +156,7 @@ void Training::open() {
   context.steps_per_epoch = parts_->plan.steps_per_epoch;
   context.device = device;
   context.runtime = device_;
+  context.world = ranks_.get();
   context.seed = parts_->context.seed;
   context.is_text = parts_->dataset->info().is_text;
   step_ = std::make_unique<step::Step>(model_, recipe, context);
@@ -159,6 +180,8 @@ void Training::open() {
   options.prefetch = data.prefetch;
   options.seed = parts_->context.seed;
   options.device = device_;
+  options.rank = world_->rank(), options.world = world_->size();
+  options.shards = parts_->plan.shards;
   loader_ = std::make_unique<data::Loader>(parts_->dataset, options);
 
   const auto tracking = recipe.get<track::TrackFields>();
@@ -167,6 +190,18 @@ void Training::open() {
   if (const double peak = peak_flops(around_.device, precision); peak > 0)
     mfu_per_rate_ = flops_per_sample(*parts_) / peak;
   profiler_ = track::make_profiler(recipe.get<track::ProfilingFields>(), folder_.path);
+}
+
+void Training::open_world(const recipe::Recipe& recipe) {
+  if (place_.size == 1) return;
+  if (device_)
+    throw Error(Code::kRanks, "several ranks on GPUs need NCCL, which this version does not use",
+                recipe.where("training.device"), "train on one rank, or set training.device: cpu");
+  const double timeout = recipe.get<step::ParallelismFields>().timeout_s();
+  ranks_ = dist::open_world(place_, {timeout});
+  world_ = ranks_.get();
+  world_->require_same("build", build_stamp());
+  world_->require_same("recipe", recipe.hash());
 }
 
 void Training::restore_or_start() {
@@ -199,6 +234,13 @@ void Training::restore_or_start() {
     checkpoint::restore(*loaded->shards.at("state"), step_->state());
     step_->restore_scalars(step_scalars_of(loaded->facts));
     progress_ = progress_of(loaded->facts);
+    const int64_t then_ranks = world_of(loaded->facts);
+    if (then_ranks != world_->size() && parts_->plan.shards == 0)
+      log_warning(
+          fmt::format("{} rank(s) then, {} now: the samples go on exactly where they were, and "
+                      "sums are taken in "
+                      "another order, so bits differ",
+                      then_ranks, world_->size()));
     earlier_seconds_ = progress_.train_seconds;
     saved_step_ = progress_.step;
     terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
@@ -207,6 +249,9 @@ void Training::restore_or_start() {
     step_->in_float32([&] { initialize_from(recipe, *model_); });
     terminal_.print(fmt::format("{}: beginning", folder_.path));
   }
+  loader_->seek(progress_.samples);
+  check_replicas();
+  if (!is_lead()) return;
   write_file_durably(folder_.file("recipe.yaml"), recipe.resolved());
   log_to_file(folder_.file("log.txt"));
   const auto tracking = recipe.get<track::TrackFields>();
@@ -221,16 +266,18 @@ void Training::restore_or_start() {
   terminal_.print(fmt::format(
       "model {}: {} parameters; data: {} training, {} validation, {} test samples, {}; {} steps of "
       "{} samples on {} "
-      "with {} thread(s)",
+      "with {} thread(s){}",
       recipe.get<models::ModelFields>().name, parameters,
       parts_->dataset->size(data::Split::kTrain), parts_->dataset->size(data::Split::kValidation),
       parts_->dataset->size(data::Split::kTest),
       info.is_text           ? fmt::format("{} kinds of tokens", info.vocabulary)
       : info.classes.empty() ? fmt::format("{} value(s)", info.values)
                              : fmt::format("{} classes", info.classes.size()),
-      parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads));
+      parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads,
+      world_->size() == 1
+          ? ""
+          : fmt::format(" on each of {} ranks ({})", world_->size(), place_.launcher)));
   terminal_.print(step_->describe());
-  loader_->seek(progress_.samples);
 }
 
 void Training::compare_with_replay() {
@@ -251,6 +298,51 @@ bool Training::reached_end() const {
   return max_time && progress_.train_seconds >= max_time->value;
 }
 
+// What depends on this process' clock and signals is decided for all ranks together: the lead's
+// clock counts, and anyone's signal.
+void Training::agree() {
+  stop_ = why_stop();
+  save_by_time_ =
+      parts_->plan.checkpoint_s > 0 && seconds_since(last_save_) >= parts_->plan.checkpoint_s;
+  progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin_);
+  if (!ranks_) return;
+  const bool lead = is_lead();
+  at::Tensor facts = at::tensor(
+      {stop_ ? 1.0 : 0.0, lead && save_by_time_ ? 1.0 : 0.0, lead ? progress_.train_seconds : 0.0},
+      at::kDouble);
+  world_->sum(facts);
+  const double* agreed = facts.const_data_ptr<double>();
+  if (!stop_ && agreed[0] > 0) stop_ = "another rank";
+  save_by_time_ = agreed[1] > 0;
+  progress_.train_seconds = agreed[2];
+}
+
+// Ranks hold the same weights, bit for bit; memory that has changed by itself shows here.
+void Training::check_replicas() {
+  if (!ranks_) return;
+  Xxh3 hash;
+  for (const auto& tensors : {step_->weights(), step_->state()})
+    for (const auto& t : tensors) {
+      const at::Tensor memory = t.tensor.detach().contiguous();
+      hash.update(memory.const_data_ptr(), memory.nbytes());
+    }
+  const auto all = world_->gather_text(hash.digest());
+  std::map<std::string, int> votes;
+  for (const auto& digest : all) ++votes[digest];
+  if (votes.size() == 1) return;
+  const auto most = std::max_element(
+      votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  std::vector<size_t> odd;
+  for (size_t r = 0; r < all.size(); ++r)
+    if (all[r] != most->first) odd.push_back(r);
+  throw Error(Code::kRanks,
+              fmt::format("after step {} the weights of rank {} differ from the other ranks'",
+                          progress_.step, fmt::join(odd, ", ")),
+              "",
+              "the memory of that machine may be faulty; the same command goes on from the newest "
+              "checkpoint");
+}
+
 const char* Training::why_stop() const {
   if (const char* signal = stop_requested()) return signal;
   // however short the limit is, an invocation gets on by a step
@@ -260,16 +352,16 @@ const char* Training::why_stop() const {
 
 void Training::loop() {
   const Plan& plan = parts_->plan;
-  const auto loop_begin = Clock::now();
-  interval_begin_ = last_save_ = Clock::now();
-  while (!reached_end() && !why_stop()) {
+  loop_begin_ = interval_begin_ = last_save_ = Clock::now();
+  agree();
+  while (!reached_end() && !stop_) {
     profiler_->step_begins(progress_.step + 1);
     const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
     const step::StepReport report = traced("step", [&] { return step_->take(batch.micro); });
     ++progress_.step;
     stepped_ = true;
     progress_.samples += batch.samples;
-    progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin);
+    agree();
     log_step(report);
     show_progress();
     const bool evaluation_due =
@@ -277,10 +369,8 @@ void Training::loop() {
     if (evaluation_due || reached_end()) evaluate_now();
     write_row();
     const bool due = plan.checkpoint_steps > 0 && progress_.step % plan.checkpoint_steps == 0;
-    const bool due_by_time =
-        plan.checkpoint_s > 0 && seconds_since(last_save_) >= plan.checkpoint_s;
     const bool best_now = progress_.best_step == progress_.step;
-    if (due || due_by_time || best_now) save(reached_end() ? Save::kAndWait : Save::kBeside);
+    if (due || save_by_time_ || best_now) save(reached_end() ? Save::kAndWait : Save::kBeside);
     profiler_->step_ends(progress_.step);
   }
 }
@@ -317,6 +407,7 @@ void Training::log_step(const step::StepReport& report) {
 // at most one row a step
 void Training::write_row() {
   if (row_values_.empty()) return;
+  if (!is_lead()) return row_values_.clear();
   const track::Row row{progress_.step, progress_.samples, unix_time(), std::move(row_values_)};
   for (auto& sink : sinks_) sink->write(row);
   row_values_.clear();
@@ -345,7 +436,7 @@ void Training::evaluate_now() {
   Evaluation evaluation;
   step_->in_float32([&] {
     with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
-      evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_);
+      evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_, *world_);
     });
   });
   progress_.evaluated_step = progress_.step;
@@ -376,6 +467,10 @@ void Training::evaluate_now() {
 void Training::save(Save how) {
   if (saved_step_ == progress_.step) return;
   const auto span = track::Trace::span("save");
+  check_replicas();
+  saved_step_ = progress_.step;
+  last_save_ = Clock::now();
+  if (!is_lead()) return;
   checkpoint::Content content;
   content.step = progress_.step;
   content.samples = progress_.samples;
@@ -388,8 +483,6 @@ void Training::save(Save how) {
     saver_->save_now(std::move(content), step_->weights(), model_->buffers(), step_->state());
   else
     saver_->take(std::move(content), step_->weights(), model_->buffers(), step_->state());
-  saved_step_ = progress_.step;
-  last_save_ = Clock::now();
 }
 
 Code Training::finish() {
@@ -402,9 +495,10 @@ Code Training::finish() {
   if (!done) {
     terminal_.print(fmt::format(
         "stopped by {} after step {}; everything is saved in {}. The same command continues.",
-        why_stop(), progress_.step, folder_.path));
+        stop_, progress_.step, folder_.path));
     return Code::kStopped;
   }
+  if (!is_lead()) return Code::kOk;  // the lead goes on alone
   compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())
@@ -420,7 +514,12 @@ Code Training::finish() {
 
 Code train(const TrainRequest& request, track::Terminal& terminal) {
   install_stop_signals();
-  return Training(request, terminal).run();
+  const dist::Place place = dist::find_place();
+  if (place.rank == 0) return Training(request, terminal, place).run();
+  // what a lead says once need not be said by all
+  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+  track::Terminal quiet(nowhere);
+  return Training(request, quiet, place).run();
 }
 
 }  // namespace lehr::run

@@ -101,19 +101,19 @@ at::Tensor sample_losses(const Suspects& s, const Batch& batch) {
 
 }  // namespace
 
-std::string find_culprit(const Suspects& s) {
+Culprit find_culprit(const Suspects& s) {
   c10::NoGradGuard no_grad;
   for (const auto& [name, tensor] : s.model.parameters())
     if (!all_finite(tensor))
-      return fmt::format("parameter `{}` was not finite before this step", name);
+      return {fmt::format("parameter `{}` was not finite before this step", name), true};
 
   Naming inputs(s.micro), targets(s.micro);
   for (size_t m = 0; m < s.micro.size(); ++m) {
     inputs.add(m, finite_samples(s.micro[m].inputs));
     targets.add(m, finite_samples(s.micro[m].targets));
   }
-  if (inputs.found()) return inputs.say("the input");
-  if (targets.found()) return targets.say("the target");
+  if (inputs.found()) return {inputs.say("the input"), true};
+  if (targets.found()) return {targets.say("the target"), true};
 
   Worst worst(s.micro);
   {
@@ -125,20 +125,24 @@ std::string find_culprit(const Suspects& s) {
       losses.add(m, at::isfinite(each));
       worst.add(m, each);
     }
-    if (losses.found()) return losses.say("the loss");
+    if (losses.found()) return {losses.say("the loss"), true};
   }
   for (const auto& batch : s.micro)
     if (!all_finite(sample_losses(s, batch)))
-      return "the loss is finite in evaluation mode but not in training, so it comes from batch "
-             "statistics or dropout; the largest " +
-             worst.say();
+      return {
+          "the loss is finite in evaluation mode but not in training, so it comes from batch "
+          "statistics or dropout; the largest " +
+              worst.say(),
+          true};
 
   StringList names;
   for (const auto& [name, tensor] : s.parameters)
     if (tensor.grad().defined() && !all_finite(tensor.grad())) names.push_back("`" + name + "`");
   if (names.size() > kNamed) names.resize(kNamed);
-  return fmt::format("the loss of every sample is finite, but the gradient of {} is not",
-                     names.empty() ? "the whole model" : fmt::format("{}", fmt::join(names, ", ")));
+  return {
+      fmt::format("the loss of every sample is finite, but the gradient of {} is not",
+                  names.empty() ? "the whole model" : fmt::format("{}", fmt::join(names, ", "))),
+      !names.empty()};
 }
 
 }  // namespace lehr::step

@@ -22,10 +22,15 @@ struct Suspects {
   models::DropoutKey dropout;               // seed and step
 };
 
+struct Culprit {
+  std::string text;
+  bool found;  // false: nothing of what this rank holds explains it
+};
+
 // One sentence that names, in this order of suspicion: parameters that held such values before the
 // step; samples with such inputs, targets or losses (id, epoch, micro-batch, position; the first
 // eight); parameters with such gradients. Runs the model in evaluation mode first, because batch
 // statistics spread one bad sample over its batch. Modes are put back; buffers may change.
-std::string find_culprit(const Suspects& suspects);
+Culprit find_culprit(const Suspects& suspects);
 
 }  // namespace lehr::step

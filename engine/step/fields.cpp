@@ -130,6 +130,29 @@ Section ScheduleFields::section() {
   return d.section();
 }
 
+Section ParallelismFields::section() {
+  using F = ParallelismFields;
+  Declare<F> d("parallelism", "How several ranks (processes) share a step.");
+  d.field(
+       "reduction", &F::reduction,
+       "plain adds up gradients over the ranks, whose number then shows in the bits; fixed_order "
+       "adds them up over logical shards in a fixed tree, so that 1, 2, 4, ... ranks give the "
+       "same bits.")
+      .choices({"plain", "fixed_order"});
+  d.field("logical_shards", &F::logical_shards,
+          "Micro-batches of a step over all ranks under fixed_order: a power of two, at least as "
+          "many as ranks.")
+      .at_least(1)
+      .when("reduction", {"fixed_order"});
+  d.field(
+       "timeout", &F::timeout,
+       "How long a rank waits for the others, at the start and in a step, before it gives up and "
+       "names who is missing.")
+      .synonyms({"init_timeout_seconds", "train_timeout_seconds", "dist_timeout", "ddp_timeout"})
+      .free_to_change();
+  return d.section();
+}
+
 Section TrainingFields::section() {
   using F = TrainingFields;
   Declare<F> d("training", "");
@@ -180,7 +203,7 @@ Section TrainingFields::section() {
 
 std::vector<Section> sections() {
   return {LossFields::section(), OptimizerFields::section(), ScheduleFields::section(),
-          TrainingFields::section()};
+          TrainingFields::section(), ParallelismFields::section()};
 }
 
 }  // namespace lehr::step

@@ -44,6 +44,14 @@ struct ScheduleFields {
   static Section section();
 };
 
+struct ParallelismFields {
+  std::string reduction = "plain";
+  int64_t logical_shards = 8;
+  double timeout_s() const { return timeout.value; }
+  Duration timeout{600, Duration::Unit::kSeconds};
+  static Section section();
+};
+
 struct TrainingFields {
   std::string precision = "fp32";
   std::string kernels = "auto";

@@ -28,9 +28,9 @@ MicroGraph::MicroGraph(DeviceRuntime& device, NamedTensors parameters, NamedTens
 MicroGraph::~MicroGraph() = default;
 
 bool MicroGraph::fits(const Batch& batch) const {
-  return !work_ || (same_shape(inputs_.inputs, batch.inputs) &&
-                    same_shape(inputs_.targets, batch.targets) &&
-                    same_shape(inputs_.segments, batch.segments));
+  return !work_ ||
+         (same_shape(inputs_.inputs, batch.inputs) && same_shape(inputs_.targets, batch.targets) &&
+          same_shape(inputs_.segments, batch.segments));
 }
 
 at::Tensor MicroGraph::run(const Batch& batch,

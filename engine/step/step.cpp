@@ -21,6 +21,7 @@
 #include "engine/step/optimizer.h"
 #include "engine/step/parts.h"
 #include "engine/step/precision.h"
+#include "engine/step/ranks.h"
 #include "engine/step/schedule.h"
 #include "models/ops.h"
 #include "models/recompute.h"
@@ -69,6 +70,7 @@ struct Step::State {
   models::Kernels kernels;
   bool in_parts;  // micro-batches may be split among threads
   std::unique_ptr<MicroGraph> graph;
+  std::unique_ptr<Ranks> ranks;  // none: one rank, in plain order
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -106,6 +108,11 @@ struct Step::State {
     }
     if (training.cuda_graph && context.runtime)
       graph = std::make_unique<MicroGraph>(*context.runtime, parameters, model->buffers());
+    const auto parallelism = fields.get<ParallelismFields>();
+    const bool fixed = parallelism.reduction == "fixed_order";
+    if (context.world || fixed)
+      ranks = std::make_unique<Ranks>(context.world ? *context.world : dist::single(), parameters,
+                                      model->buffers(), fixed ? parallelism.logical_shards : 0);
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
   }
 
@@ -137,6 +144,15 @@ struct Step::State {
     return sum.detach();
   }
 
+  // Over the micro-batches, of all ranks.
+  std::vector<double> sums_of(const std::vector<std::vector<double>>& rows, size_t columns) {
+    if (ranks) return ranks->total(rows, columns);
+    std::vector<double> sums(columns);
+    for (const auto& row : rows)
+      for (size_t c = 0; c < columns; ++c) sums[c] += row[c];
+    return sums;
+  }
+
   // What the backwards so far have left, for each parameter. Several of low precision are summed in
   // float32, and several of a graph, which does not add them up itself.
   void collect(Tensors* gradients, bool several) {
@@ -164,13 +180,22 @@ struct Step::State {
     return forward_sum(*model, *loss, batch, precision);
   }
 
+  // What the first rank that found something says.
+  std::string agreed(const Culprit& culprit) {
+    if (!ranks || ranks->world().size() == 1) return culprit.text;
+    const auto all = ranks->world().gather_text((culprit.found ? "+" : "-") + culprit.text);
+    for (size_t r = 0; r < all.size(); ++r)
+      if (all[r][0] == '+') return fmt::format("on rank {}, {}", r, all[r].substr(1));
+    return all[0].substr(1);
+  }
+
   // Takes the step back: nothing has moved but batch statistics, and those are restored.
   void refuse(const std::vector<Batch>& micro, bool loss_is_finite) {
     buffers.put_back();
     // fp16 overflowed on the way back: expected now and then, and the cure is a smaller scale
     if (loss_is_finite && scale.shrink()) return;
-    std::string culprit =
-        find_culprit({*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}});
+    std::string culprit = agreed(find_culprit(
+        {*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}}));
     buffers.put_back();
     std::string what = fmt::format("step {}: {}", steps + 1, culprit);
     if (training.non_finite == "stop")
@@ -185,11 +210,15 @@ struct Step::State {
     report.lr = lr();
     report.loss_scale = scale.value();
     // the divisor is known before the first backward, so a short last micro-batch counts right
-    double weight = 0;
-    for (const auto& batch : micro) {
-      weight += loss->weight(batch.targets);
-      report.samples += batch.inputs.size(0);
-    }
+    std::vector<std::vector<double>> counts;
+    for (const auto& batch : micro)
+      counts.push_back(
+          batch.targets.defined()
+              ? std::vector<double>{loss->weight(batch.targets), static_cast<double>(batch.size())}
+              : std::vector<double>(2));
+    const auto total = sums_of(counts, 2);
+    const double weight = total[0];
+    report.samples = static_cast<int64_t>(total[1]);
     if (context.is_text) report.tokens = static_cast<int64_t>(weight);
     if (weight > 0) seed.fill_(scale.value() / weight);
     buffers.take();
@@ -200,14 +229,29 @@ struct Step::State {
     } clear{*this};
     // a global batch whose classes all weigh 0 has no mean, hence no gradient
     Tensors sums, gradients(parameters.size());
+    const bool in_shards = ranks && ranks->fixed_order() && weight > 0;
+    if (in_shards) ranks->begin_shards();
     for (const auto& batch : micro) {
       if (weight == 0) continue;
-      sums.push_back(forward_backward(batch));
-      collect(&gradients, micro.size() > 1);
+      const bool empty = !batch.targets.defined();
+      sums.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
+      if (in_shards) {
+        Tensors alone(parameters.size());
+        if (!empty) collect(&alone, false);
+        ranks->end_shard(alone);
+        clear_gradients();
+      } else {
+        collect(&gradients, micro.size() > 1);
+      }
     }
+    if (in_shards)
+      gradients = ranks->end_shards();
+    else if (ranks)
+      ranks->sum_gradients(&gradients);
     report.grad_norm = global_norm(gradients, kernels != models::Kernels::kAten) / scale.value();
-    for (const auto& sum : sums) report.loss += sum.item<double>();
-    if (weight > 0) report.loss /= weight;
+    std::vector<std::vector<double>> losses;
+    for (const auto& sum : sums) losses.push_back({sum.item<double>()});
+    if (weight > 0) report.loss = sums_of(losses, 1)[0] / weight;
 
     bool loss_is_finite = std::isfinite(report.loss);
     if (!loss_is_finite || !std::isfinite(report.grad_norm)) {
@@ -222,6 +266,7 @@ struct Step::State {
         {report.lr, scale.value(), report.grad_norm, training.max_grad_norm.value_or(0)},
         gradients);
     if (average && !optimizer_averages) average->update();
+    if (ranks && !ranks->fixed_order()) ranks->share_buffers();
     scale.grow();
     ++steps;
     return report;
@@ -235,7 +280,7 @@ Step::Step(std::shared_ptr<models::Model> model, const FieldSource& fields,
 Step::~Step() = default;
 
 StepReport Step::take(const std::vector<Batch>& micro) {
-  if (micro.empty()) throw Error(Code::kInternal, "a step without a batch");
+  if (micro.empty() && !state_->ranks) throw Error(Code::kInternal, "a step without a batch");
   return state_->take(micro);
 }
 

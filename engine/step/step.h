@@ -13,6 +13,7 @@
 #include "engine/base/device.h"
 #include "engine/base/fields.h"
 #include "engine/base/named_tensor.h"
+#include "engine/dist/world.h"
 #include "engine/step/fields.h"
 #include "models/model.h"
 
@@ -25,6 +26,7 @@ struct StepContext {
   uint64_t seed = 0;
   bool is_text = false;
   DeviceRuntime* runtime = nullptr;  // of a GPU
+  dist::World* world = nullptr;      // the ranks that share each step; nullptr: one
 };
 
 struct StepReport {
@@ -43,8 +45,9 @@ class Step {
   // contradictions.
   Step(std::shared_ptr<models::Model> model, const FieldSource& fields, const StepContext& context);
   ~Step();
-  // One update from the micro-batches of one global batch; normalised by the samples (or class
-  // weights) of all of them, so k micro-batches give what one batch gives. Throws Error{kNonFinite}
+  // One update from the micro-batches of one global batch (of each rank: its own part, which may be
+  // empty); normalised by the samples (or class weights) of all of them, so k micro-batches, or k
+  // ranks, give what one batch gives. Throws Error{kNonFinite}
   // naming the samples under `non_finite: stop`, before any weight has moved.
   StepReport take(const std::vector<Batch>& micro);
   // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint

@@ -1,6 +1,6 @@
 // A micro-batch that is recorded and replayed, on a stand-in for the device: its replays run the
-// recorded work again and leave the results in the memory of the first time, as a graph's do. What a
-// real graph does is for a GPU's tests.
+// recorded work again and leave the results in the memory of the first time, as a graph's do. What
+// a real graph does is for a GPU's tests.
 #include "engine/step/micro_graph.h"
 
 #include <ATen/ATen.h>

@@ -1,0 +1,186 @@
+// Ranks that are processes, over c10d's Gloo group and TCPStore. The only file that sees either;
+// their signatures drift between releases of LibTorch.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "engine/base/error.h"
+#include "engine/dist/world.h"
+
+namespace lehr::dist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+
+std::string first_line(const char* text) {
+  const std::string all = text;
+  return all.substr(0, all.find('\n'));
+}
+
+class Gloo : public World {
+ public:
+  Gloo(const Place& place, const WorldOptions& options)
+      : place_(place), timeout_(static_cast<int64_t>(options.timeout_s * 1e3)) {
+    try {
+      c10d::TCPStoreOptions store;
+      store.port = place.port;
+      store.isServer = place.rank == 0 && !place.agent_keeps_store;
+      store.numWorkers = static_cast<size_t>(place.size);
+      store.waitWorkers = false;  // meet() waits, and names who is missing
+      store.timeout = timeout_;
+      if (store.isServer) store.masterListenFd = place.listening_fd;
+      server_ = c10::make_intrusive<c10d::TCPStore>(place.address, store);
+      store_ = c10::make_intrusive<c10d::PrefixStore>("lehr/" + place.attempt, server_);
+    } catch (const std::exception& e) {
+      throw Error(Code::kRanks,
+                  fmt::format("rank {} cannot reach the store at {}:{}: {}", place.rank,
+                              place.address, place.port, first_line(e.what())),
+                  "", "see that rank 0 runs and that its address and port can be reached");
+    }
+    meet("start");
+    guarded("joining the group", [&] {
+      auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_);
+      // on one node nothing needs to leave it
+      gloo->devices.push_back(place.local_size == place.size
+                                  ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
+                                  : c10d::ProcessGroupGloo::createDefaultDevice());
+      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, place.rank, place.size, gloo);
+    });
+  }
+
+  ~Gloo() override {
+    group_.reset();
+    if (!server_) return;
+    // rank 0 serves the store, and leaves last
+    try {
+      store_->add("left", 1);
+      const auto end = Clock::now() + std::min<Milliseconds>(timeout_, Milliseconds(2000));
+      while (place_.rank == 0 && store_->add("left", 0) < place_.size && Clock::now() < end)
+        std::this_thread::sleep_for(Milliseconds(5));
+    } catch (const std::exception&) {  // whoever is gone has said why
+    }
+  }
+
+  int rank() const override { return place_.rank; }
+  int size() const override { return place_.size; }
+
+  void barrier(const std::string& what) override { meet(what); }
+
+  void sum(at::Tensor tensor) override {
+    guarded("a sum", [&] {
+      std::vector<at::Tensor> in_place{tensor};
+      group_->allreduce(in_place)->wait();
+    });
+  }
+
+  void sum_in_tree(at::Tensor tensor) override {
+    guarded("a sum in a tree", [&] {
+      at::Tensor other = at::empty_like(tensor);
+      for (int step = 1; step < place_.size; step *= 2) {
+        const int partner = place_.rank ^ step;
+        std::vector<at::Tensor> mine{tensor}, theirs{other};
+        auto sent = group_->send(mine, partner, step);
+        auto received = group_->recv(theirs, partner, step);
+        sent->wait();
+        received->wait();
+        tensor.add_(other);  // a + b and b + a have the same bits
+      }
+    });
+  }
+
+  void broadcast(at::Tensor tensor, int root) override {
+    guarded("a broadcast", [&] {
+      c10d::BroadcastOptions options;
+      options.rootRank = root;
+      std::vector<at::Tensor> in_place{tensor};
+      group_->broadcast(in_place, options)->wait();
+    });
+  }
+
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
+    const at::Tensor flat = tensor.contiguous().view({-1});
+    const std::vector<at::Tensor> lengths =
+        gather_equal(at::full({1}, flat.numel(), at::kLong));
+    int64_t longest = 0;
+    for (const auto& length : lengths) longest = std::max(longest, length.item<int64_t>());
+    at::Tensor padded = at::zeros({longest}, flat.options());
+    padded.slice(0, 0, flat.numel()).copy_(flat);
+    std::vector<at::Tensor> all;
+    if (longest > 0) all = gather_equal(padded);
+    all.resize(static_cast<size_t>(place_.size), padded);
+    for (size_t r = 0; r < all.size(); ++r) all[r] = all[r].slice(0, 0, lengths[r].item<int64_t>());
+    return all;
+  }
+
+ private:
+  std::vector<at::Tensor> gather_equal(const at::Tensor& tensor) {
+    std::vector<std::vector<at::Tensor>> all(1);
+    for (int r = 0; r < place_.size; ++r) all[0].push_back(at::empty_like(tensor));
+    guarded("a gathering", [&] {
+      std::vector<at::Tensor> mine{tensor};
+      group_->allgather(all, mine)->wait();
+    });
+    return all[0];
+  }
+
+  template <class Work>
+  void guarded(const char* what, Work work) {
+    try {
+      work();
+    } catch (const std::exception& e) {
+      throw Error(Code::kRanks,
+                  fmt::format("rank {} of {}: {} failed: {}", place_.rank, place_.size, what,
+                              first_line(e.what())),
+                  "", "another rank has ended or hangs; its own message says why");
+    }
+  }
+
+  // Through the store, so that whoever does not come is known.
+  void meet(const std::string& what) {
+    const std::string place = fmt::format("meeting/{}/", meetings_++);
+    try {
+      store_->set(place + std::to_string(place_.rank), "here");
+    } catch (const std::exception& e) {
+      throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
+                                            place_.rank, what, first_line(e.what())));
+    }
+    std::vector<int> missing;
+    for (int r = 0; r < place_.size; ++r) missing.push_back(r);
+    const auto end = Clock::now() + timeout_;
+    for (auto pause = Milliseconds(1); !missing.empty();
+         pause = std::min(2 * pause, Milliseconds(50))) {
+      std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
+      if (missing.empty()) break;
+      if (Clock::now() > end)
+        throw Error(Code::kRanks,
+                    fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                                timeout_.count() / 1000.0, what, place_.size,
+                                fmt::join(missing, ", ")),
+                    "", "see their output, and that every node reaches this one");
+      std::this_thread::sleep_for(pause);
+    }
+  }
+
+  const Place place_;
+  const Milliseconds timeout_;
+  c10::intrusive_ptr<c10d::Store> server_, store_;
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  int meetings_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options) {
+  if (place.size == 1) return nullptr;
+  return std::make_unique<Gloo>(place, options);
+}
+
+}  // namespace lehr::dist

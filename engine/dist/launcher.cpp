@@ -1,0 +1,132 @@
+#include "engine/dist/launcher.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "engine/base/error.h"
+
+namespace lehr::dist {
+namespace {
+
+// ports below 20000 are used by others, those from 32768 on are handed out by the kernel
+constexpr uint16_t kFirstPort = 20000, kPorts = 10000;
+
+class Reader {
+ public:
+  Reader(const Environment& environment, std::string launcher)
+      : environment_(environment), launcher_(std::move(launcher)) {}
+
+  std::string text(const char* name, const char* otherwise = nullptr) {
+    if (const char* value = environment_(name); value && *value) return value;
+    if (otherwise) return otherwise;
+    missing_.push_back(name);
+    return "";
+  }
+  int number(const char* name, std::optional<int> otherwise = std::nullopt) {
+    const char* value = environment_(name);
+    if (!value || !*value) {
+      if (!otherwise) missing_.push_back(name);
+      return otherwise.value_or(0);
+    }
+    const std::string digits = value;
+    int result = 0;
+    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), result);
+    if (error != std::errc() || end != digits.data() + digits.size() || result < 0)
+      throw Error(Code::kRanks, fmt::format("{}={} is no count", name, digits), launcher_,
+                  "see how the job was launched");
+    return result;
+  }
+  void done(const Place& place) const {
+    if (!missing_.empty())
+      throw Error(Code::kRanks,
+                  fmt::format("the environment of {} lacks {}", launcher_,
+                              fmt::join(missing_, ", ")),
+                  "", "launch all ranks alike, or unset the others of its variables for one rank");
+    if (place.size < 1 || place.rank >= place.size || place.local_rank >= place.local_size)
+      throw Error(Code::kRanks,
+                  fmt::format("rank {} of {} (on this node {} of {}) cannot be", place.rank,
+                              place.size, place.local_rank, place.local_size),
+                  launcher_, "see how the job was launched");
+  }
+
+ private:
+  const Environment& environment_;
+  std::string launcher_;
+  std::vector<const char*> missing_;
+};
+
+// the same for all ranks of a job, rarely the same for two jobs
+uint16_t port_of(const std::string& job) {
+  return static_cast<uint16_t>(kFirstPort + std::hash<std::string>()(job) % kPorts);
+}
+
+}  // namespace
+
+Place find_place(const Environment& given) {
+  const Environment environment =
+      given ? given : [](const char* name) -> const char* { return std::getenv(name); };
+  const auto has = [&](const char* name) {
+    const char* value = environment(name);
+    return value && *value;
+  };
+  Place place;
+  if (has("RANK") || has("WORLD_SIZE")) {
+    place.launcher = has("LEHR_LAUNCH")           ? "lehr launch"
+                     : has("TORCHELASTIC_RUN_ID") ? "torchrun"
+                                                  : "PyTorchJob";
+    Reader read(environment, place.launcher);
+    place.rank = read.number("RANK");
+    place.size = read.number("WORLD_SIZE");
+    // a PyTorchJob runs one process a pod and says nothing about the node
+    const bool alone = place.launcher == "PyTorchJob";
+    place.local_rank = read.number("LOCAL_RANK", alone ? std::optional(0) : std::nullopt);
+    place.local_size = read.number("LOCAL_WORLD_SIZE", alone ? std::optional(1) : std::nullopt);
+    place.address = read.text("MASTER_ADDR");
+    place.port = static_cast<uint16_t>(read.number("MASTER_PORT"));
+    place.agent_keeps_store = read.text("TORCHELASTIC_USE_AGENT_STORE", "False") == "True";
+    place.attempt = read.text("TORCHELASTIC_RESTART_COUNT", "0");
+    if (has("LEHR_STORE_FD")) place.listening_fd = read.number("LEHR_STORE_FD");
+    read.done(place);
+  } else if (has("OMPI_COMM_WORLD_SIZE")) {
+    place.launcher = "mpirun";
+    Reader read(environment, place.launcher);
+    place.rank = read.number("OMPI_COMM_WORLD_RANK");
+    place.size = read.number("OMPI_COMM_WORLD_SIZE");
+    place.local_rank = read.number("OMPI_COMM_WORLD_LOCAL_RANK");
+    place.local_size = read.number("OMPI_COMM_WORLD_LOCAL_SIZE");
+    const bool one_node = place.local_size == place.size;
+    place.address = read.text("MASTER_ADDR", one_node ? "127.0.0.1" : nullptr);
+    const std::string job = read.text("PMIX_NAMESPACE", "") + read.text("OMPI_MCA_ess_base_jobid", "");
+    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
+    read.done(place);
+  } else if (has("SLURM_STEP_ID") && has("SLURM_STEP_NODELIST")) {
+    place.launcher = "srun";
+    Reader read(environment, place.launcher);
+    place.rank = read.number("SLURM_PROCID");
+    place.size = read.number("SLURM_NTASKS");
+    place.local_rank = read.number("SLURM_LOCALID");
+    // "2(x3),1": tasks of each node; only whether all are on one is needed
+    const std::string first = first_host(read.text("SLURM_STEP_NODELIST"));
+    const bool one_node = read.number("SLURM_STEP_NUM_NODES", 1) == 1;
+    place.local_size = one_node ? place.size : place.local_rank + 1;
+    place.address = read.text("MASTER_ADDR", first.c_str());
+    const std::string job = read.text("SLURM_JOB_ID", "") + "." + read.text("SLURM_STEP_ID");
+    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
+    place.attempt = read.text("SLURM_RESTART_COUNT", "0");
+    read.done(place);
+  }
+  return place;
+}
+
+std::string first_host(const std::string& list) {
+  const size_t bracket = list.find('['), comma = list.find(',');
+  if (bracket == std::string::npos || comma < bracket) return list.substr(0, comma);
+  const size_t end = list.find_first_of("-,]", bracket);
+  return list.substr(0, bracket) + list.substr(bracket + 1, end - bracket - 1);
+}
+
+}  // namespace lehr::dist

@@ -1,0 +1,34 @@
+// Which rank this process is, from the environment of whatever launched it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace lehr::dist {
+
+struct Place {
+  int rank = 0, size = 1;
+  int local_rank = 0, local_size = 1;  // on this node
+  std::string launcher;                // "lehr launch", "torchrun", "PyTorchJob", "mpirun", "srun"
+  std::string address;                 // of the node that keeps the store
+  uint16_t port = 0;
+  bool agent_keeps_store = false;     // torchrun's agent does, so no rank serves it
+  std::optional<int> listening_fd;    // `lehr launch` hands rank 0 the store's socket: no port race
+  std::string attempt = "0";          // restarts use other keys of the store
+};
+
+// The innermost launcher wins (torchrun inside srun is the usual case). One rank when there is none.
+// Throws Error{kRanks} when some of a launcher's variables are missing or make no sense, naming them.
+//   Lehr, torchrun, PyTorchJob: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
+//     LOCAL_WORLD_SIZE (pytorch.org/docs/stable/elastic/run.html)
+//   Open MPI: OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE}, MASTER_ADDR beyond one node
+//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,STEP_ID,STEP_NODELIST} of a step (srun), not of a batch script
+using Environment = std::function<const char*(const char*)>;
+Place find_place(const Environment& environment = nullptr);  // nullptr: getenv
+
+// First host of a Slurm list: "node[07-09,12],other" -> "node07".
+std::string first_host(const std::string& list);
+
+}  // namespace lehr::dist

@@ -1,0 +1,63 @@
+// A world whose ranks are threads of one process: each shows its tensor, and all read all.
+#include <ATen/ATen.h>
+
+#include <barrier>
+
+#include "engine/base/error.h"
+#include "engine/dist/world.h"
+
+namespace lehr::dist {
+namespace {
+
+struct Meeting {
+  explicit Meeting(int size) : size(size), gate(size), shown(static_cast<size_t>(size)) {}
+  const int size;
+  std::barrier<> gate;
+  std::vector<at::Tensor> shown;
+};
+
+class Thread : public World {
+ public:
+  Thread(std::shared_ptr<Meeting> meeting, int rank) : meeting_(std::move(meeting)), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return meeting_->size; }
+  void barrier(const std::string&) override { meeting_->gate.arrive_and_wait(); }
+  void sum(at::Tensor tensor) override {
+    const auto all = gather(tensor);
+    tensor.copy_(all[0]);
+    for (size_t r = 1; r < all.size(); ++r) tensor.add_(all[r]);
+  }
+  void sum_in_tree(at::Tensor tensor) override {
+    auto all = gather(tensor);
+    for (size_t step = 1; step < all.size(); step *= 2)
+      for (size_t r = 0; r < all.size(); r += 2 * step) all[r] = all[r] + all[r + step];
+    tensor.copy_(all[0]);
+  }
+  void broadcast(at::Tensor tensor, int root) override {
+    tensor.copy_(gather(tensor).at(static_cast<size_t>(root)));
+  }
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
+    meeting_->shown[static_cast<size_t>(rank_)] = tensor;
+    meeting_->gate.arrive_and_wait();
+    std::vector<at::Tensor> all;
+    for (const auto& other : meeting_->shown) all.push_back(other.clone());
+    meeting_->gate.arrive_and_wait();
+    return all;
+  }
+
+ private:
+  std::shared_ptr<Meeting> meeting_;
+  int rank_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<World>> thread_worlds(int size) {
+  auto meeting = std::make_shared<Meeting>(size);
+  std::vector<std::unique_ptr<World>> worlds;
+  for (int rank = 0; rank < size; ++rank)
+    worlds.push_back(std::make_unique<Thread>(meeting, rank));
+  return worlds;
+}
+
+}  // namespace lehr::dist
