@@ -14,6 +14,7 @@
 #include "engine/run/fields.h"
 #include "engine/run/finish.h"
 #include "engine/run/generate.h"
+#include "engine/run/launch.h"
 #include "engine/run/plan.h"
 #include "engine/run/recipes.h"
 #include "engine/run/resume_test.h"
@@ -70,6 +71,18 @@ int dispatch(int argc, char** argv, Options& o) {
   train->add_flag("--fresh", o.fresh, "Begin a new run even if one could continue");
   train->add_flag("--allow-approximate-resume", o.approximate,
                   "Continue although something that bits depend on differs");
+
+  run::LaunchRequest launching;
+  auto* launch = verb(app, "launch", "Train a recipe on several ranks of this node",
+                      "lehr launch -n 4 recipes/fashion_mnist_cnn.yaml");
+  takes_recipe(launch, o);
+  launch->add_option("-n,--ranks", launching.ranks, "Processes")
+      ->required()
+      ->check(CLI::Range(1, 4096));
+  launch->add_option("--run", o.run, "Run folder (chosen under job.output_dir by default)");
+  launch->add_flag("--fresh", o.fresh, "Begin a new run even if one could continue");
+  launch->add_flag("--allow-approximate-resume", o.approximate,
+                   "Continue although something that bits depend on differs");
 
   auto* check = verb(app, "check", "Check a recipe without training it",
                      "lehr check recipes/fashion_mnist_cnn.yaml");
@@ -181,6 +194,15 @@ int dispatch(int argc, char** argv, Options& o) {
     run::TrainRequest request{o.recipe, o.overrides, {o.run, o.fresh}, o.approximate};
     return static_cast<int>(run::train(request, *terminal));
   }
+  if (*launch) {
+    launching.program = std::filesystem::read_symlink("/proc/self/exe").string();
+    launching.recipe = o.recipe;
+    launching.overrides = o.overrides;
+    launching.run = o.run;
+    launching.fresh = o.fresh;
+    launching.approximate = o.approximate;
+    return static_cast<int>(run::launch(launching, *terminal));
+  }
   if (*check) {
     const auto report = run::check(run::load_recipe(o.recipe, o.overrides));
     std::cout << (o.json ? report.json : report.text) << "\n";
@@ -233,11 +255,13 @@ int main(int argc, char** argv) {
   } catch (const Error& e) {
     if (options.debug) throw;
     log_error(e.what());
+    run::tell_launcher_error(e.what());
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     if (options.debug) throw;
     log_error(fmt::format(
         "{}\n  this is a fault of Lehr's; run again with --debug for a stack trace", e.what()));
+    run::tell_launcher_error(e.what());
     return static_cast<int>(Code::kInternal);
   }
 }

@@ -107,8 +107,7 @@ class Gloo : public World {
 
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
     const at::Tensor flat = tensor.contiguous().view({-1});
-    const std::vector<at::Tensor> lengths =
-        gather_equal(at::full({1}, flat.numel(), at::kLong));
+    const std::vector<at::Tensor> lengths = gather_equal(at::full({1}, flat.numel(), at::kLong));
     int64_t longest = 0;
     for (const auto& length : lengths) longest = std::max(longest, length.item<int64_t>());
     at::Tensor padded = at::zeros({longest}, flat.options());
@@ -149,8 +148,8 @@ class Gloo : public World {
     try {
       store_->set(place + std::to_string(place_.rank), "here");
     } catch (const std::exception& e) {
-      throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
-                                            place_.rank, what, first_line(e.what())));
+      throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}", place_.rank,
+                                            what, first_line(e.what())));
     }
     std::vector<int> missing;
     for (int r = 0; r < place_.size; ++r) missing.push_back(r);
@@ -160,11 +159,11 @@ class Gloo : public World {
       std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
       if (missing.empty()) break;
       if (Clock::now() > end)
-        throw Error(Code::kRanks,
-                    fmt::format("after {} s at {}, of {} ranks these have not come: {}",
-                                timeout_.count() / 1000.0, what, place_.size,
-                                fmt::join(missing, ", ")),
-                    "", "see their output, and that every node reaches this one");
+        throw Error(
+            Code::kRanks,
+            fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                        timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+            "", "see their output, and that every node reaches this one");
       std::this_thread::sleep_for(pause);
     }
   }

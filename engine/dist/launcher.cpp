@@ -42,10 +42,10 @@ class Reader {
   }
   void done(const Place& place) const {
     if (!missing_.empty())
-      throw Error(Code::kRanks,
-                  fmt::format("the environment of {} lacks {}", launcher_,
-                              fmt::join(missing_, ", ")),
-                  "", "launch all ranks alike, or unset the others of its variables for one rank");
+      throw Error(
+          Code::kRanks,
+          fmt::format("the environment of {} lacks {}", launcher_, fmt::join(missing_, ", ")), "",
+          "launch all ranks alike, or unset the others of its variables for one rank");
     if (place.size < 1 || place.rank >= place.size || place.local_rank >= place.local_size)
       throw Error(Code::kRanks,
                   fmt::format("rank {} of {} (on this node {} of {}) cannot be", place.rank,
@@ -100,7 +100,8 @@ Place find_place(const Environment& given) {
     place.local_size = read.number("OMPI_COMM_WORLD_LOCAL_SIZE");
     const bool one_node = place.local_size == place.size;
     place.address = read.text("MASTER_ADDR", one_node ? "127.0.0.1" : nullptr);
-    const std::string job = read.text("PMIX_NAMESPACE", "") + read.text("OMPI_MCA_ess_base_jobid", "");
+    const std::string job =
+        read.text("PMIX_NAMESPACE", "") + read.text("OMPI_MCA_ess_base_jobid", "");
     place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
     read.done(place);
   } else if (has("SLURM_STEP_ID") && has("SLURM_STEP_NODELIST")) {

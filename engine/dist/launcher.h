@@ -14,17 +14,19 @@ struct Place {
   std::string launcher;                // "lehr launch", "torchrun", "PyTorchJob", "mpirun", "srun"
   std::string address;                 // of the node that keeps the store
   uint16_t port = 0;
-  bool agent_keeps_store = false;     // torchrun's agent does, so no rank serves it
-  std::optional<int> listening_fd;    // `lehr launch` hands rank 0 the store's socket: no port race
-  std::string attempt = "0";          // restarts use other keys of the store
+  bool agent_keeps_store = false;   // torchrun's agent does, so no rank serves it
+  std::optional<int> listening_fd;  // `lehr launch` hands rank 0 the store's socket: no port race
+  std::string attempt = "0";        // restarts use other keys of the store
 };
 
-// The innermost launcher wins (torchrun inside srun is the usual case). One rank when there is none.
-// Throws Error{kRanks} when some of a launcher's variables are missing or make no sense, naming them.
+// The innermost launcher wins (torchrun inside srun is the usual case). One rank when there is
+// none. Throws Error{kRanks} when some of a launcher's variables are missing or make no sense,
+// naming them.
 //   Lehr, torchrun, PyTorchJob: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 //     LOCAL_WORLD_SIZE (pytorch.org/docs/stable/elastic/run.html)
 //   Open MPI: OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE}, MASTER_ADDR beyond one node
-//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,STEP_ID,STEP_NODELIST} of a step (srun), not of a batch script
+//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,STEP_ID,STEP_NODELIST} of a step (srun), not of a batch
+//   script
 using Environment = std::function<const char*(const char*)>;
 Place find_place(const Environment& environment = nullptr);  // nullptr: getenv
 

@@ -55,8 +55,7 @@ class Thread : public World {
 std::vector<std::unique_ptr<World>> thread_worlds(int size) {
   auto meeting = std::make_shared<Meeting>(size);
   std::vector<std::unique_ptr<World>> worlds;
-  for (int rank = 0; rank < size; ++rank)
-    worlds.push_back(std::make_unique<Thread>(meeting, rank));
+  for (int rank = 0; rank < size; ++rank) worlds.push_back(std::make_unique<Thread>(meeting, rank));
   return worlds;
 }
 

@@ -24,6 +24,11 @@ Section JobFields::section() {
   d.field("time_limit", &JobFields::time_limit,
           "Time of one invocation: save, leave with exit code 75, continue by the same command.")
       .free_to_change();
+  d.field("max_restarts", &JobFields::max_restarts,
+          "How often `lehr launch` begins all ranks again from the newest checkpoint after one "
+          "failed.")
+      .at_least(0)
+      .free_to_change();
   return d.section();
 }
 

@@ -14,6 +14,7 @@ struct JobFields {
   std::string description;
   std::string output_dir = "runs";
   std::optional<Duration> time_limit;
+  int64_t max_restarts = 10;
   static Section section();
 };
 

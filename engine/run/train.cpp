@@ -21,6 +21,7 @@
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
 #include "engine/run/finish.h"
+#include "engine/run/launch.h"
 #include "engine/run/plan.h"
 #include "engine/run/speed.h"
 #include "engine/run/stop.h"
@@ -140,6 +141,7 @@ void Training::open() {
   open_world(recipe);
   if (is_lead()) folder_ = choose_run_folder(recipe, request_.folder);
   folder_.path = world_->broadcast_text(folder_.path);
+  if (is_lead()) tell_launcher_folder(folder_.path);
   folder_.finished = world_->any(folder_.finished);
   if (folder_.finished) return;
   parts_ = std::make_unique<Parts>(open_parts(recipe, world_->size()));
@@ -197,7 +199,7 @@ void Training::open_world(const recipe::Recipe& recipe) {
   if (device_)
     throw Error(Code::kRanks, "several ranks on GPUs need NCCL, which this version does not use",
                 recipe.where("training.device"), "train on one rank, or set training.device: cpu");
-  const double timeout = recipe.get<step::ParallelismFields>().timeout_s();
+  const double timeout = recipe.get<step::ParallelismFields>().timeout.value;
   ranks_ = dist::open_world(place_, {timeout});
   world_ = ranks_.get();
   world_->require_same("build", build_stamp());
@@ -515,6 +517,7 @@ Code Training::finish() {
 Code train(const TrainRequest& request, track::Terminal& terminal) {
   install_stop_signals();
   const dist::Place place = dist::find_place();
+  const Heartbeat heartbeat;
   if (place.rank == 0) return Training(request, terminal, place).run();
   // what a lead says once need not be said by all
   const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);

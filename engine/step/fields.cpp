@@ -150,6 +150,10 @@ Section ParallelismFields::section() {
        "names who is missing.")
       .synonyms({"init_timeout_seconds", "train_timeout_seconds", "dist_timeout", "ddp_timeout"})
       .free_to_change();
+  d.field("heartbeat", &F::heartbeat,
+          "How long a rank under `lehr launch` may show no sign of life before it is woken, then "
+          "ended.")
+      .free_to_change();
   return d.section();
 }
 

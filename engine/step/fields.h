@@ -47,8 +47,7 @@ struct ScheduleFields {
 struct ParallelismFields {
   std::string reduction = "plain";
   int64_t logical_shards = 8;
-  double timeout_s() const { return timeout.value; }
-  Duration timeout{600, Duration::Unit::kSeconds};
+  Duration timeout{600, Duration::Unit::kSeconds}, heartbeat{5, Duration::Unit::kSeconds};
   static Section section();
 };
 

@@ -1,7 +1,8 @@
 // What the ranks of a step make one: the divisor, gradients, losses and batch statistics. Two ways:
 // - plain: each rank adds up its micro-batches, the ranks add up their sums; the bits depend on the
 //   number of ranks. Batch statistics are rank 0's, as in PyTorch's DistributedDataParallel.
-// - in fixed order: every micro-batch is a logical shard, a leaf of one binary tree over all shards,
+// - in fixed order: every micro-batch is a logical shard, a leaf of one binary tree over all
+// shards,
 //   of which a rank holds a whole branch; so the bits are those of any number of ranks. Batch
 //   statistics of every shard begin from those before the step, and their mean is kept.
 #pragma once
@@ -28,14 +29,14 @@ class TreeSum {
 
 class Ranks {
  public:
-  // `trained`: the parameters whose gradients are summed. `shards` > 0: in fixed order, so many over
-  // all ranks; a power of two that the ranks, a power of two, divide.
+  // `trained`: the parameters whose gradients are summed. `shards` > 0: in fixed order, so many
+  // over all ranks; a power of two that the ranks, a power of two, divide.
   Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards);
 
   bool fixed_order() const { return shards_ > 0; }
   dist::World& world() const { return world_; }
-  // Sums over all micro-batches and ranks, column by column; `rows`: one for each micro-batch of this
-  // rank. The same bits on every rank.
+  // Sums over all micro-batches and ranks, column by column; `rows`: one for each micro-batch of
+  // this rank. The same bits on every rank.
   std::vector<double> total(const std::vector<std::vector<double>>& rows, size_t columns);
 
   // Plain: the gradients of this rank's micro-batches (undefined: none) become those of all ranks,

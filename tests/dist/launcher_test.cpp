@@ -1,0 +1,132 @@
+// Whose rank a process is, from the variables that each launcher really sets.
+#include "engine/dist/launcher.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "engine/base/error.h"
+
+namespace lehr::dist {
+namespace {
+
+using Variables = std::map<std::string, std::string>;
+
+Place place_in(const Variables& variables) {
+  return find_place([&](const char* name) -> const char* {
+    auto found = variables.find(name);
+    return found == variables.end() ? nullptr : found->second.c_str();
+  });
+}
+
+std::string refusal(const Variables& variables) {
+  try {
+    place_in(variables);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kRanks);
+    return e.what();
+  }
+  return "";
+}
+
+const Variables kTorchrun{{"RANK", "5"},
+                          {"WORLD_SIZE", "8"},
+                          {"LOCAL_RANK", "1"},
+                          {"LOCAL_WORLD_SIZE", "4"},
+                          {"MASTER_ADDR", "node3"},
+                          {"MASTER_PORT", "29400"},
+                          {"TORCHELASTIC_RUN_ID", "none"},
+                          {"TORCHELASTIC_USE_AGENT_STORE", "True"},
+                          {"TORCHELASTIC_RESTART_COUNT", "2"}};
+const Variables kSlurm{{"SLURM_JOB_ID", "42"},     {"SLURM_STEP_ID", "0"},
+                       {"SLURM_PROCID", "3"},      {"SLURM_NTASKS", "4"},
+                       {"SLURM_LOCALID", "1"},     {"SLURM_STEP_NUM_NODES", "2"},
+                       {"SLURM_STEP_NODELIST", "gpu[07-08]"}};
+const Variables kMpi{{"OMPI_COMM_WORLD_RANK", "1"},
+                     {"OMPI_COMM_WORLD_SIZE", "2"},
+                     {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                     {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+                     {"PMIX_NAMESPACE", "prte-12@1"}};
+
+TEST(Launcher, IsNobodyByDefaultNorInABatchScript) {
+  EXPECT_EQ(place_in({}).size, 1);
+  // what sbatch sets for the script itself, in which no srun runs
+  EXPECT_EQ(place_in({{"SLURM_JOB_ID", "1"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}).size, 1);
+}
+
+TEST(Launcher, ReadsTorchruns) {
+  const Place p = place_in(kTorchrun);
+  EXPECT_EQ(p.launcher, "torchrun");
+  EXPECT_EQ(p.rank, 5);
+  EXPECT_EQ(p.size, 8);
+  EXPECT_EQ(p.local_rank, 1);
+  EXPECT_EQ(p.local_size, 4);
+  EXPECT_EQ(p.address, "node3");
+  EXPECT_EQ(p.port, 29400);
+  EXPECT_TRUE(p.agent_keeps_store);
+  EXPECT_EQ(p.attempt, "2");
+}
+
+TEST(Launcher, ReadsSlurms) {
+  const Place p = place_in(kSlurm);
+  EXPECT_EQ(p.launcher, "srun");
+  EXPECT_EQ(p.rank, 3);
+  EXPECT_EQ(p.size, 4);
+  EXPECT_EQ(p.address, "gpu07");
+  Variables other = kSlurm;
+  other["SLURM_PROCID"] = "0";
+  EXPECT_EQ(place_in(other).port, p.port);
+  EXPECT_GE(p.port, 20000);
+}
+
+TEST(Launcher, ReadsMpiruns) {
+  const Place p = place_in(kMpi);
+  EXPECT_EQ(p.launcher, "mpirun");
+  EXPECT_EQ(p.rank, 1);
+  EXPECT_EQ(p.address, "127.0.0.1");
+  Variables two_nodes = kMpi;
+  two_nodes["OMPI_COMM_WORLD_SIZE"] = "4";
+  EXPECT_NE(refusal(two_nodes).find("MASTER_ADDR"), std::string::npos);
+}
+
+TEST(Launcher, ReadsPyTorchJobs) {
+  const Place p = place_in(
+      {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "job-master-0"}, {"MASTER_PORT", "23456"}});
+  EXPECT_EQ(p.launcher, "PyTorchJob");
+  EXPECT_EQ(p.rank, 1);
+  EXPECT_EQ(p.local_rank, 0);
+  EXPECT_EQ(p.local_size, 1);
+}
+
+TEST(Launcher, TheInnermostWins) {
+  Variables both = kSlurm;
+  both.insert(kTorchrun.begin(), kTorchrun.end());
+  EXPECT_EQ(place_in(both).launcher, "torchrun");
+  Variables mpi = kSlurm;
+  mpi.insert(kMpi.begin(), kMpi.end());
+  EXPECT_EQ(place_in(mpi).launcher, "mpirun");
+}
+
+TEST(Launcher, NamesWhatIsMissingOrMakesNoSense) {
+  for (const char* name : {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}) {
+    Variables partial = kTorchrun;
+    partial.erase(name);
+    EXPECT_NE(refusal(partial).find(name), std::string::npos) << name;
+  }
+  Variables wrong = kTorchrun;
+  wrong["RANK"] = "8";
+  EXPECT_NE(refusal(wrong).find("rank 8 of 8"), std::string::npos);
+  wrong["RANK"] = "-1";
+  EXPECT_NE(refusal(wrong).find("RANK=-1"), std::string::npos);
+}
+
+TEST(Launcher, FindsTheFirstOfSlurmsHosts) {
+  EXPECT_EQ(first_host("one"), "one");
+  EXPECT_EQ(first_host("one,two"), "one");
+  EXPECT_EQ(first_host("n[07-09,12],other"), "n07");
+  EXPECT_EQ(first_host("a,n[1-2]"), "a");
+  EXPECT_EQ(first_host("n[3]"), "n3");
+}
+
+}  // namespace
+}  // namespace lehr::dist

@@ -1,0 +1,140 @@
+// What a world promises, on threads of one process and on processes over Gloo.
+#include "engine/dist/world.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "engine/base/error.h"
+
+namespace lehr::dist {
+namespace {
+
+// What every rank does and checks; throws on a difference.
+void exercise(World& world) {
+  const int size = world.size();
+  const auto require = [](bool good, const char* what) {
+    if (!good) throw std::runtime_error(what);
+  };
+  world.barrier("the test");
+  at::Tensor mine = at::arange(5, at::kFloat) + world.rank();
+  world.sum(mine);
+  require(mine.equal(at::arange(5, at::kFloat) * size + size * (size - 1) / 2), "sum");
+
+  // 1e8 + 1 - 1e8 + ... differs by order: a tree of neighbours is one order
+  const float values[] = {1e8F, 1, -1e8F, 3};
+  at::Tensor leaf = at::full({2}, values[world.rank() % 4]);
+  if (size == 4) {
+    world.sum_in_tree(leaf);
+    require(leaf[0].item<float>() == (1e8F + 1) + (-1e8F + 3), "sum_in_tree");
+  }
+  at::Tensor told = at::full({3}, static_cast<double>(world.rank()), at::kDouble);
+  world.broadcast(told, size - 1);
+  require(told.equal(at::full({3}, size - 1.0, at::kDouble)), "broadcast");
+
+  const auto all = world.gather(at::full({world.rank()}, world.rank(), at::kLong));
+  require(static_cast<int>(all.size()) == size, "gather");
+  for (int r = 0; r < size; ++r)
+    require(all[static_cast<size_t>(r)].equal(at::full({r}, r, at::kLong)), "gather");
+  require(world.gather_text("rank " + std::to_string(world.rank())).back() ==
+              "rank " + std::to_string(size - 1),
+          "gather_text");
+  require(world.any(world.rank() == size - 1) && !world.any(false), "any");
+  require(world.broadcast_text(world.is_lead() ? "x" : "") == "x", "broadcast_text");
+  world.require_same("colour", "green");
+  try {
+    world.require_same("colour", world.rank() == 1 ? "red" : "green");
+    require(size == 1, "require_same");
+  } catch (const Error& e) {
+    require(std::string(e.what()).find("rank 1 has another colour than rank 0: red and green") !=
+                std::string::npos,
+            e.what());
+  }
+}
+
+TEST(World, OfOneRankIsAlone) { exercise(single()); }
+
+TEST(World, OfThreadsKeepsItsPromises) {
+  for (int size : {1, 2, 4}) {
+    auto worlds = thread_worlds(size);
+    std::vector<std::thread> threads;
+    for (auto& world : worlds) threads.emplace_back([&] { exercise(*world); });
+    for (auto& thread : threads) thread.join();
+  }
+}
+
+// `scenario` in each of `size` processes; their exit codes.
+template <class Scenario>
+std::vector<int> processes(int size, uint16_t port, Scenario scenario) {
+  std::vector<pid_t> pids;
+  for (int rank = 0; rank < size; ++rank) {
+    pids.push_back(fork());
+    if (pids.back() != 0) continue;
+    Place place;
+    place.rank = place.local_rank = rank;
+    place.size = place.local_size = size;
+    place.address = "127.0.0.1";
+    place.port = port;
+    int code = 0;
+    try {
+      scenario(place);
+    } catch (const Error& e) {
+      std::fprintf(stderr, "%s\n", e.what());
+      code = static_cast<int>(e.code());
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "rank %d: %s\n", rank, e.what());
+      code = 1;
+    }
+    _exit(code);
+  }
+  std::vector<int> codes;
+  for (pid_t pid : pids) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    codes.push_back(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+  }
+  return codes;
+}
+
+uint16_t port() { return static_cast<uint16_t>(20000 + (getpid() * 7) % 9000); }
+
+TEST(World, OfProcessesKeepsItsPromises) {
+  for (int size : {2, 4}) {
+    const auto codes = processes(size, static_cast<uint16_t>(port() + size), [](const Place& place) {
+      exercise(*open_world(place, {30}));
+    });
+    EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+  }
+}
+
+TEST(World, NamesARankThatDoesNotCome) {
+  testing::internal::CaptureStderr();
+  const auto codes = processes(3, static_cast<uint16_t>(port() + 9), [](const Place& place) {
+    if (place.rank == 1) return;
+    open_world(place, {1});
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{6, 0, 6})) << said;
+  EXPECT_NE(said.find("of 3 ranks these have not come: 1"), std::string::npos) << said;
+}
+
+TEST(World, EndsACallWhenARankIsGone) {
+  const auto begin = std::chrono::steady_clock::now();
+  testing::internal::CaptureStderr();
+  const auto codes = processes(3, static_cast<uint16_t>(port() + 13), [](const Place& place) {
+    auto world = open_world(place, {60});
+    if (place.rank == 2) _exit(9);
+    at::Tensor ones = at::ones({1000});
+    world->sum(ones);
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{6, 6, 9})) << said;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
+}  // namespace
+}  // namespace lehr::dist

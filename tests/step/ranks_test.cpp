@@ -1,0 +1,138 @@
+// A step over ranks that are threads: the update of one rank, and the same bits in fixed order.
+#include "engine/step/ranks.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "engine/base/error.h"
+#include "engine/step/step.h"
+#include "tests/step/toy.h"
+
+namespace lehr::step {
+namespace {
+
+struct Outcome {
+  NamedTensors weights, buffers;
+  std::vector<double> losses, norms;
+};
+
+// Six steps of 16, 16, 13, ... samples (a short last one now and then) on `size` ranks of
+// `shards / size` micro-batches each; every rank's outcome.
+std::vector<Outcome> train(int size, const FixedFields& fields, bool batch_norm, int64_t shards) {
+  auto worlds = dist::thread_worlds(size);
+  std::vector<Outcome> outcomes(static_cast<size_t>(size));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] {
+      auto model = toy::mlp({.batch_norm = batch_norm});
+      StepContext context;
+      context.world = worlds[static_cast<size_t>(rank)].get();
+      Step step(model, fields, context);
+      Outcome& outcome = outcomes[static_cast<size_t>(rank)];
+      for (uint64_t i = 0; i < 6; ++i) {
+        const int64_t count = i == 2 ? 13 : i == 4 ? 3 : 16;
+        const Batch whole = toy::classes(count, 5, 3, i);
+        std::vector<Batch> micro;
+        const int64_t each = shards / size;
+        for (int64_t s = rank * each; s < (rank + 1) * each; ++s) {
+          const int64_t from = count * s / shards, to = count * (s + 1) / shards;
+          micro.push_back(from == to ? Batch{} : toy::rows(whole, from, to));
+        }
+        if (fields.get<ParallelismFields>().reduction == "plain")
+          std::erase_if(micro, [](const Batch& b) { return !b.inputs.defined(); });
+        const StepReport report = step.take(micro);
+        EXPECT_EQ(report.samples, count);
+        outcome.losses.push_back(report.loss);
+        outcome.norms.push_back(report.grad_norm);
+      }
+      outcome.weights = toy::copy(model->parameters());
+      outcome.buffers = toy::copy(model->buffers());
+    });
+  for (auto& thread : threads) thread.join();
+  return outcomes;
+}
+
+FixedFields fields(const char* reduction) {
+  FixedFields all({{"parallelism.reduction", std::string(reduction)},
+                   {"training.max_grad_norm", 0.5},
+                   {"optimizer.lr", 0.01}});
+  if (std::string(reduction) == "fixed_order") all.set("parallelism.logical_shards", int64_t{4});
+  return all;
+}
+
+TEST(Ranks, GiveTheUpdateOfOneToRounding) {
+  const Outcome alone = train(1, fields("plain"), false, 4)[0];
+  for (int size : {2, 4}) {
+    const auto all = train(size, fields("plain"), false, 4);
+    for (const auto& outcome : all) {
+      EXPECT_LT(toy::largest_difference(outcome.weights, alone.weights), 1e-6) << size;
+      EXPECT_TRUE(toy::same_bits(outcome.weights, all[0].weights));
+      for (size_t i = 0; i < alone.losses.size(); ++i) {
+        EXPECT_NEAR(outcome.losses[i], alone.losses[i], 1e-6);
+        EXPECT_NEAR(outcome.norms[i], alone.norms[i], 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Ranks, InFixedOrderGiveTheBitsOfOne) {
+  for (bool batch_norm : {false, true}) {
+    const Outcome alone = train(1, fields("fixed_order"), batch_norm, 4)[0];
+    for (int size : {2, 4})
+      for (const auto& outcome : train(size, fields("fixed_order"), batch_norm, 4)) {
+        EXPECT_TRUE(toy::same_bits(outcome.weights, alone.weights)) << size;
+        EXPECT_TRUE(toy::same_bits(outcome.buffers, alone.buffers)) << size;
+        EXPECT_EQ(outcome.losses, alone.losses);
+        EXPECT_EQ(outcome.norms, alone.norms);
+      }
+  }
+}
+
+TEST(Ranks, ShareBatchStatisticsOfTheLead) {
+  const auto all = train(2, fields("plain"), true, 2);
+  EXPECT_TRUE(toy::same_bits(all[0].buffers, all[1].buffers));
+  EXPECT_TRUE(toy::same_bits(all[0].weights, all[1].weights));
+}
+
+TEST(Ranks, RefuseShardsThatMakeNoTree) {
+  for (auto [shards, size] : {std::pair{3, 1}, {6, 2}, {2, 4}}) {
+    auto worlds = dist::thread_worlds(size);
+    EXPECT_THROW(Ranks(*worlds[0], {}, {}, shards), Error) << shards;
+  }
+}
+
+TEST(Ranks, NameTheRankThatHasTheBadSample) {
+  auto worlds = dist::thread_worlds(2);
+  std::vector<std::thread> threads;
+  std::vector<std::string> said(2);
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      auto model = toy::mlp();
+      StepContext context;
+      context.world = worlds[static_cast<size_t>(rank)].get();
+      Step step(model, fields("plain"), context);
+      Batch batch = toy::classes(4);
+      if (rank == 1) batch.inputs[2].fill_(NAN);
+      try {
+        step.take({batch});
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), Code::kNonFinite);
+        said[static_cast<size_t>(rank)] = e.what();
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(said[0], said[1]);
+  EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
+}
+
+TEST(TreeSum, AddsNeighboursThenPairs) {
+  TreeSum tree;
+  for (float leaf : {1e8F, 1.0F, -1e8F, 3.0F}) tree.add(at::full({1}, leaf));
+  EXPECT_EQ(tree.take().item<float>(), (1e8F + 1) + (-1e8F + 3));
+}
+
+}  // namespace
+}  // namespace lehr::step
