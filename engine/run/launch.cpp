@@ -35,12 +35,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr auto kBeat = Milliseconds(100);       // between two signs of life
-constexpr auto kFold = Milliseconds(100);       // how long a line waits for the same of another rank
-constexpr auto kCauses = Milliseconds(300);     // after a failure, until its cause is chosen
-constexpr auto kLeave = Milliseconds(2000);     // for the others to end by themselves
-constexpr auto kWake = Milliseconds(1000);      // after SIGCONT
-constexpr int kFruitless = 3;                   // restarts without a committed step
+constexpr auto kBeat = Milliseconds(100);    // between two signs of life
+constexpr auto kFold = Milliseconds(100);    // how long a line waits for the same of another rank
+constexpr auto kCauses = Milliseconds(300);  // after a failure, until its cause is chosen
+constexpr auto kLeave = Milliseconds(2000);  // for the others to end by themselves
+constexpr auto kWake = Milliseconds(1000);   // after SIGCONT
+constexpr int kFruitless = 3;                // restarts without a committed step
 
 double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
@@ -87,8 +87,8 @@ class Shared {
 
 struct Child {
   pid_t pid = -1;
-  int output = -1;      // read end of its stdout and stderr
-  std::string rest;     // a line that is not complete
+  int output = -1;   // read end of its stdout and stderr
+  std::string rest;  // a line that is not complete
   std::optional<int> status;
   uint64_t beat = 0;
   Clock::time_point seen = Clock::now();
@@ -108,6 +108,7 @@ class Folding {
   void flush(bool all) {
     while (!held_.empty() && (all || Clock::now() - held_.front().since > kFold)) {
       auto& held = held_.front();
+      std::sort(held.ranks.begin(), held.ranks.end());
       terminal_.print(fmt::format("[rank{} {}] {}", held.ranks.size() > 1 ? "s" : "",
                                   fmt::join(held.ranks, ", "), held.line));
       held_.erase(held_.begin());
@@ -204,7 +205,8 @@ class Family {
     if (any_failed() && cause_.empty()) tell_cause();
     if (!cause_.empty()) return {code_, cause_, curable_};
     for (const auto& child : children_)
-      if (WEXITSTATUS(*child.status) == static_cast<int>(Code::kStopped)) return {Code::kStopped, "", true};
+      if (WEXITSTATUS(*child.status) == static_cast<int>(Code::kStopped))
+        return {Code::kStopped, "", true};
     return {};
   }
 
@@ -292,7 +294,8 @@ class Family {
   void reap() {
     for (auto& child : children_) {
       int status = 0;
-      if (!child.status && ::waitpid(child.pid, &status, WNOHANG) == child.pid) child.status = status;
+      if (!child.status && ::waitpid(child.pid, &status, WNOHANG) == child.pid)
+        child.status = status;
     }
   }
 
@@ -316,8 +319,8 @@ class Family {
       const Child& child = children_[rank];
       if (!is_failure(child)) continue;
       if (std::find(killed_.begin(), killed_.end(), child.pid) != killed_.end()) continue;
-      const bool follows = WIFEXITED(*child.status) &&
-                           WEXITSTATUS(*child.status) == static_cast<int>(Code::kRanks);
+      const bool follows =
+          WIFEXITED(*child.status) && WEXITSTATUS(*child.status) == static_cast<int>(Code::kRanks);
       const int now = follows ? 0 : 1;
       if (now > weight) chosen = static_cast<int>(rank), weight = now;
     }
@@ -346,7 +349,8 @@ class Family {
                                 seconds(now - child.seen)));
         ::kill(child.pid, SIGCONT);
         child.woken = true;
-      } else if (child.woken && now - child.seen > kWake + Milliseconds(static_cast<int64_t>(heartbeat_s_ * 1e3))) {
+      } else if (child.woken && now - child.seen > kWake + Milliseconds(static_cast<int64_t>(
+                                                               heartbeat_s_ * 1e3))) {
         log_warning(fmt::format("rank {} does not wake and is killed", rank));
         ::kill(child.pid, SIGTERM);
         ::kill(child.pid, SIGKILL);
@@ -397,7 +401,8 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
     if (fruitless > kFruitless)
       throw Error(Code::kRanks,
                   fmt::format("{} ({} restarts without a new checkpoint)", end.cause, kFruitless),
-                  "lehr launch", "it fails before checkpoint.interval; see the first failure above");
+                  "lehr launch",
+                  "it fails before checkpoint.interval; see the first failure above");
     terminal.print(fmt::format("restarting all {} ranks from {} ({} of {} restarts)", request.ranks,
                                now < 0 ? std::string("the start") : fmt::format("step {}", now),
                                attempt + 1, most));
@@ -418,7 +423,8 @@ Heartbeat::Heartbeat() {
   const int fd = ::open(file, O_RDWR | O_CLOEXEC);
   if (fd < 0) return;
   const off_t bytes = ::lseek(fd, 0, SEEK_END);
-  void* memory = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* memory =
+      ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   ::close(fd);
   if (memory == MAP_FAILED) return;
   state_ = new State;

@@ -10,20 +10,20 @@
 namespace lehr::run {
 
 struct LaunchRequest {
-  std::string program;                  // lehr itself
+  std::string program;  // lehr itself
   int ranks = 1;
   std::string recipe;
-  std::vector<std::string> overrides;   // as given by --set
-  std::string run;                      // --run, or ""
+  std::vector<std::string> overrides;  // as given by --set
+  std::string run;                     // --run, or ""
   bool fresh = false, approximate = false;
 };
 
-// Starts `ranks` processes of `lehr train`. Their lines come out as they come, the lead's plain, the
-// others' with their rank, the same line of several ranks once. SIGTERM and SIGINT are handed on. When
-// this process dies, however, they die with it. A rank that fails is named with its cause; the others
-// are ended, and all begin again from the newest checkpoint, up to job.max_restarts times and no more
-// than thrice without a step committed in between; what a restart cannot cure (recipe, data,
-// non-finite numbers) is not tried again. A rank that shows no sign of life for
+// Starts `ranks` processes of `lehr train`. Their lines come out as they come, the lead's plain,
+// the others' with their rank, the same line of several ranks once. SIGTERM and SIGINT are handed
+// on. When this process dies, however, they die with it. A rank that fails is named with its cause;
+// the others are ended, and all begin again from the newest checkpoint, up to job.max_restarts
+// times and no more than thrice without a step committed in between; what a restart cannot cure
+// (recipe, data, non-finite numbers) is not tried again. A rank that shows no sign of life for
 // parallelism.heartbeat is woken (SIGCONT), then ended.
 Code launch(const LaunchRequest& request, track::Terminal& terminal);
 

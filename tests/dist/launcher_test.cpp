@@ -38,9 +38,12 @@ const Variables kTorchrun{{"RANK", "5"},
                           {"TORCHELASTIC_RUN_ID", "none"},
                           {"TORCHELASTIC_USE_AGENT_STORE", "True"},
                           {"TORCHELASTIC_RESTART_COUNT", "2"}};
-const Variables kSlurm{{"SLURM_JOB_ID", "42"},     {"SLURM_STEP_ID", "0"},
-                       {"SLURM_PROCID", "3"},      {"SLURM_NTASKS", "4"},
-                       {"SLURM_LOCALID", "1"},     {"SLURM_STEP_NUM_NODES", "2"},
+const Variables kSlurm{{"SLURM_JOB_ID", "42"},
+                       {"SLURM_STEP_ID", "0"},
+                       {"SLURM_PROCID", "3"},
+                       {"SLURM_NTASKS", "4"},
+                       {"SLURM_LOCALID", "1"},
+                       {"SLURM_STEP_NUM_NODES", "2"},
                        {"SLURM_STEP_NODELIST", "gpu[07-08]"}};
 const Variables kMpi{{"OMPI_COMM_WORLD_RANK", "1"},
                      {"OMPI_COMM_WORLD_SIZE", "2"},
@@ -51,7 +54,8 @@ const Variables kMpi{{"OMPI_COMM_WORLD_RANK", "1"},
 TEST(Launcher, IsNobodyByDefaultNorInABatchScript) {
   EXPECT_EQ(place_in({}).size, 1);
   // what sbatch sets for the script itself, in which no srun runs
-  EXPECT_EQ(place_in({{"SLURM_JOB_ID", "1"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}).size, 1);
+  EXPECT_EQ(place_in({{"SLURM_JOB_ID", "1"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}).size,
+            1);
 }
 
 TEST(Launcher, ReadsTorchruns) {
@@ -90,8 +94,10 @@ TEST(Launcher, ReadsMpiruns) {
 }
 
 TEST(Launcher, ReadsPyTorchJobs) {
-  const Place p = place_in(
-      {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "job-master-0"}, {"MASTER_PORT", "23456"}});
+  const Place p = place_in({{"RANK", "1"},
+                            {"WORLD_SIZE", "2"},
+                            {"MASTER_ADDR", "job-master-0"},
+                            {"MASTER_PORT", "23456"}});
   EXPECT_EQ(p.launcher, "PyTorchJob");
   EXPECT_EQ(p.rank, 1);
   EXPECT_EQ(p.local_rank, 0);

@@ -104,9 +104,8 @@ uint16_t port() { return static_cast<uint16_t>(20000 + (getpid() * 7) % 9000); }
 
 TEST(World, OfProcessesKeepsItsPromises) {
   for (int size : {2, 4}) {
-    const auto codes = processes(size, static_cast<uint16_t>(port() + size), [](const Place& place) {
-      exercise(*open_world(place, {30}));
-    });
+    const auto codes = processes(size, static_cast<uint16_t>(port() + size),
+                                 [](const Place& place) { exercise(*open_world(place, {30})); });
     EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
   }
 }

@@ -1,0 +1,133 @@
+// Several ranks as users start them: the same numbers as one, whatever the launcher; agreed stops.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "engine/base/files.h"
+#include "tests/run/program.h"
+
+namespace lehr::testing {
+
+class RanksRun : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write_images(scratch, 203);
+    write_small_recipe(scratch, 30, 10, "export:\n  enabled: false\n");
+  }
+  Outcome launch(int ranks, const std::string& run, std::vector<std::string> more = {}) {
+    std::vector<std::string> words{"launch", "-n", std::to_string(ranks), "small.yaml", "--run", run};
+    words.insert(words.end(), more.begin(), more.end());
+    return lehr(words, scratch.path);
+  }
+  Outcome train(const std::string& run, std::vector<std::string> more = {}) {
+    std::vector<std::string> words{"train", "small.yaml", "--run", run};
+    words.insert(words.end(), more.begin(), more.end());
+    return lehr(words, scratch.path);
+  }
+  nlohmann::json last_row(const std::string& run) {
+    std::istringstream stream(scratch.read(run + "/metrics.jsonl"));
+    std::string line, last;
+    while (std::getline(stream, line)) last = line;
+    return nlohmann::json::parse(last);
+  }
+  Scratch scratch;
+};
+
+const std::vector<std::string> kFixed{"--set", "parallelism.reduction=fixed_order", "--set",
+                                      "parallelism.logical_shards=4"};
+// without batch statistics, which k micro-batches do not share
+const std::vector<std::string> kNoNorm{"--set", "model.batch_norm=false"};
+
+TEST_F(RanksRun, GiveTheNumbersOfOneRank) {
+  ASSERT_EQ(train("one", kNoNorm).code, 0);
+  for (int ranks : {2, 3}) {
+    const std::string run = "of" + std::to_string(ranks);
+    const Outcome outcome = launch(ranks, run, kNoNorm);
+    ASSERT_EQ(outcome.code, 0) << outcome.out;
+    const auto alone = last_row("one"), together = last_row(run);
+    for (const char* name : {"train.loss", "train.grad_norm", "validation.loss"})
+      EXPECT_NEAR(together[name].get<double>(), alone[name].get<double>(), 2e-3) << name;
+    EXPECT_EQ(together["samples"], alone["samples"]);
+    // every validation sample counts once
+    EXPECT_NE(outcome.out.find("validation split"), std::string::npos);
+  }
+}
+
+TEST_F(RanksRun, InFixedOrderGiveTheBitsOfOneRankAtAnyNumber) {
+  ASSERT_EQ(train("one", kFixed).code, 0);
+  for (int ranks : {2, 4}) {
+    const std::string run = "of" + std::to_string(ranks);
+    const Outcome outcome = launch(ranks, run, kFixed);
+    ASSERT_EQ(outcome.code, 0) << outcome.out;
+    EXPECT_EQ(fingerprint(scratch.file("one")), fingerprint(scratch.file(run))) << ranks;
+  }
+}
+
+TEST_F(RanksRun, StopTogetherAndGoOnAtAnotherNumber) {
+  ASSERT_EQ(train("one", kFixed).code, 0);
+  std::vector<std::string> slow = kFixed;
+  const pid_t pid = start_lehr({"launch", "-n", "2", "small.yaml", "--run", "cut", "--set",
+                                kFixed[1], "--set", kFixed[3], "--set", "training.max_steps=30"},
+                               scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  kill(pid, SIGTERM);
+  ASSERT_EQ(wait_for(pid), 75) << scratch.read("log");
+  // all numbers of ranks go on where it stood, and end at the same bits
+  const Outcome four = launch(4, "cut", kFixed);
+  ASSERT_EQ(four.code, 0) << four.out;
+  EXPECT_NE(four.out.find("continuing after step"), std::string::npos) << four.out;
+  EXPECT_EQ(fingerprint(scratch.file("one")), fingerprint(scratch.file("cut")));
+}
+
+TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
+  ASSERT_EQ(launch(2, "cut", {"--set", "job.time_limit=0.001s"}).code, 75);
+  const Outcome three = launch(3, "cut");
+  ASSERT_EQ(three.code, 0) << three.out;
+  EXPECT_NE(three.out.find("2 rank(s) then, 3 now"), std::string::npos) << three.out;
+  EXPECT_EQ(last_row("cut")["step"], 30);
+}
+
+TEST_F(RanksRun, RunUnderTorchrun) {
+  const std::string torchrun = std::string(LEHR_SOURCE_DIR) + "/.deps/venv/bin/torchrun";
+  if (!file_exists(torchrun)) GTEST_SKIP() << "no Python peers: run scripts/setup";
+  ASSERT_EQ(train("one", kFixed).code, 0);
+  const Outcome outcome = shell(
+      torchrun + " --standalone --nproc-per-node 2 --no-python -- " LEHR_BINARY_DIR
+                 "/lehr train small.yaml --run torchrun --set parallelism.reduction=fixed_order "
+                 "--set parallelism.logical_shards=4",
+      scratch.path);
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("on each of 2 ranks (torchrun)"), std::string::npos) << outcome.out;
+  EXPECT_EQ(fingerprint(scratch.file("one")), fingerprint(scratch.file("torchrun")));
+}
+
+TEST_F(RanksRun, TellTheirLauncherWhatWasWrong) {
+  const Outcome outcome = shell(
+      "TORCHELASTIC_ERROR_FILE=$PWD/error.json " LEHR_BINARY_DIR
+      "/lehr train small.yaml --set optimizer.lr=fast",
+      scratch.path);
+  EXPECT_EQ(outcome.code, 3) << outcome.out;
+  const auto error = nlohmann::json::parse(scratch.read("error.json"));
+  EXPECT_NE(error["message"]["message"].get<std::string>().find("optimizer.lr"), std::string::npos);
+  EXPECT_TRUE(error["message"]["extraInfo"].contains("timestamp"));
+}
+
+// Two ranks by hand, which need not be given the same.
+TEST_F(RanksRun, RefuseARankWithAnotherRecipe) {
+  const std::string common = "WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
+                             std::to_string(20000 + getpid() % 9000);
+  const std::string program = LEHR_BINARY_DIR "/lehr train small.yaml --run both ";
+  const Outcome outcome = shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (" +
+                                    common + " RANK=1 LOCAL_RANK=1 " + program +
+                                    "--set optimizer.lr=0.5; echo other $?) & wait",
+                                scratch.path);
+  EXPECT_NE(outcome.out.find("rank 1 has another recipe than rank 0"), std::string::npos)
+      << outcome.out;
+  EXPECT_NE(outcome.out.find("lead 6"), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("other 6"), std::string::npos) << outcome.out;
+}
+
+}  // namespace lehr::testing
