@@ -102,11 +102,6 @@ std::string normal(std::string text) {
 
 std::string leaf(const std::string& dotted) { return dotted.substr(dotted.rfind('.') + 1); }
 
-std::string folder(const std::string& dotted) {
-  size_t dot = dotted.rfind('.');
-  return dot == std::string::npos ? "" : dotted.substr(0, dot);
-}
-
 bool contains(const std::vector<std::string>& list, const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
 }
@@ -183,12 +178,9 @@ std::string Names::hint(const std::string& section, const std::string& dotted) c
   if (found.empty()) found = foreign(leaf(word));
   if (!found.empty()) return did_you_mean(found);
 
-  // near spellings: beside it, then anywhere in the section, then (if very near) anywhere
-  std::map<std::string, std::string> beside, within, anywhere;  // leaf to key
+  // near spellings: in the section, then (if very near) anywhere
+  std::map<std::string, std::string> within, anywhere;  // to key
   for (const auto& known : known_) {
-    if (known.section == section && folder(known.name) == folder(word)) {
-      beside.emplace(leaf(known.name), known.key());
-    }
     if (known.section == section) within.emplace(known.name, known.key());
     anywhere.emplace(leaf(known.name), known.key());
   }
@@ -198,8 +190,7 @@ std::string Names::hint(const std::string& section, const std::string& dotted) c
     std::string best = nearest(text, names);
     return best.empty() ? best : among.at(best);
   };
-  std::string best = near(leaf(word), beside);
-  if (best.empty()) best = near(word, within);
+  std::string best = near(word, within);
   if (best.empty() && word.size() >= 8) best = near(leaf(word), anywhere);
   if (!best.empty()) return did_you_mean({best});
 

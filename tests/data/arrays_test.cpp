@@ -113,6 +113,8 @@ TEST_F(Arrays, ReadNpyAndRefuseWhatWouldBeMisread) {
   EXPECT_TRUE(holds(refused(npy("<f2", "(1,)", "12")), "element type '<f2'"));
   EXPECT_TRUE(holds(refused(npy("|u1", "()", "a")), "single number"));
   EXPECT_TRUE(holds(refused(npy("|u1", "(2, -3)", "abcdef")), "no tuple of sizes"));
+  // sizes whose product is 0 again in 64 bits
+  EXPECT_TRUE(holds(refused(npy("|u1", "(4294967296, 4294967296)", "")), "the content ends here"));
   const std::string good = npy("|u1", "(2, 3)", "abcdef");
   for (size_t cut = 6; cut < good.size(); ++cut)
     EXPECT_TRUE(holds(refused(good.substr(0, cut)), "bad.npy at byte ")) << cut;

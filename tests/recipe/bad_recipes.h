@@ -214,6 +214,20 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "r.yaml:2:17: optimizer.lr: must be a number, not 'fast'"},
       {"NotANumberForANumber",
        "data: {train: x}\n"
+       "optimizer: {lr: nan}\n",
+       {},
+       "r.yaml:2:17: optimizer.lr: must be a number, not 'nan'"},
+      {"AQuotedNumber",
+       "data: {train: x}\n"
+       "optimizer: {lr: \"0.1\"}\n",
+       {},
+       "r.yaml:2:17: optimizer.lr: must be a number, not the text \"0.1\"; remove the quotes"},
+      {"AKeyThatIsTooLong",
+       "data: {train: x}\n" + std::string(129, 'k') + ": 1\n",
+       {},
+       "r.yaml:2:1: a key of more than 128 bytes; is this a recipe?"},
+      {"NotANumberInYamlsWord",
+       "data: {train: x}\n"
        "optimizer: {lr: .nan}\n",
        {},
        "r.yaml:2:17: optimizer.lr: must be a number, not '.nan'"},

@@ -51,9 +51,7 @@ class RankFaults : public ::testing::Test {
     EXPECT_NE(log().find(what), std::string::npos) << log();
     return seconds_since(begin);
   }
-  std::string log() const {
-    return file_exists(scratch.file("log")) ? scratch.read("log") : "";
-  }
+  std::string log() const { return file_exists(scratch.file("log")) ? scratch.read("log") : ""; }
   std::string uninterrupted() {
     EXPECT_EQ(lehr({"train", "small.yaml", "--run", "whole"}, scratch.path).code, 0);
     return fingerprint(scratch.file("whole"));
@@ -103,10 +101,13 @@ TEST_F(RankFaults, AKilledLauncherLeavesNobodyBehind) {
 
 TEST_F(RankFaults, ACrashLoopEnds) {
   write_small_recipe(scratch, 100000, 90000, "export:\n  enabled: false\n");
-  const pid_t pid = start_lehr({"launch", "-n", "2", "small.yaml", "--run", "loop", "--set", "validation.interval=0"}, scratch.path,
-                               scratch.file("log"));
+  const pid_t pid = start_lehr(
+      {"launch", "-n", "2", "small.yaml", "--run", "loop", "--set", "validation.interval=0"},
+      scratch.path, scratch.file("log"));
   for (int attempt = 0; attempt < 4; ++attempt) {
-    wait_until_said(attempt == 0 ? "beginning" : "restarting all 2 ranks from the start (" + std::to_string(attempt));
+    wait_until_said(attempt == 0
+                        ? "beginning"
+                        : "restarting all 2 ranks from the start (" + std::to_string(attempt));
     const auto begin = Clock::now();
     std::vector<pid_t> ranks;
     while ((ranks = ranks_of(pid)).size() < 2 && seconds_since(begin) < 10) usleep(2000);

@@ -18,7 +18,8 @@ class RanksRun : public ::testing::Test {
     write_small_recipe(scratch, 30, 10, "export:\n  enabled: false\n");
   }
   Outcome launch(int ranks, const std::string& run, std::vector<std::string> more = {}) {
-    std::vector<std::string> words{"launch", "-n", std::to_string(ranks), "small.yaml", "--run", run};
+    std::vector<std::string> words{"launch",     "-n",    std::to_string(ranks),
+                                   "small.yaml", "--run", run};
     words.insert(words.end(), more.begin(), more.end());
     return lehr(words, scratch.path);
   }
@@ -105,10 +106,9 @@ TEST_F(RanksRun, RunUnderTorchrun) {
 }
 
 TEST_F(RanksRun, TellTheirLauncherWhatWasWrong) {
-  const Outcome outcome = shell(
-      "TORCHELASTIC_ERROR_FILE=$PWD/error.json " LEHR_BINARY_DIR
-      "/lehr train small.yaml --set optimizer.lr=fast",
-      scratch.path);
+  const Outcome outcome = shell("TORCHELASTIC_ERROR_FILE=$PWD/error.json " LEHR_BINARY_DIR
+                                "/lehr train small.yaml --set optimizer.lr=fast",
+                                scratch.path);
   EXPECT_EQ(outcome.code, 3) << outcome.out;
   const auto error = nlohmann::json::parse(scratch.read("error.json"));
   EXPECT_NE(error["message"]["message"].get<std::string>().find("optimizer.lr"), std::string::npos);
@@ -120,10 +120,10 @@ TEST_F(RanksRun, RefuseARankWithAnotherRecipe) {
   const std::string common = "WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
                              std::to_string(20000 + getpid() % 9000);
   const std::string program = LEHR_BINARY_DIR "/lehr train small.yaml --run both ";
-  const Outcome outcome = shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (" +
-                                    common + " RANK=1 LOCAL_RANK=1 " + program +
-                                    "--set optimizer.lr=0.5; echo other $?) & wait",
-                                scratch.path);
+  const Outcome outcome =
+      shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (" + common +
+                " RANK=1 LOCAL_RANK=1 " + program + "--set optimizer.lr=0.5; echo other $?) & wait",
+            scratch.path);
   EXPECT_NE(outcome.out.find("rank 1 has another recipe than rank 0"), std::string::npos)
       << outcome.out;
   EXPECT_NE(outcome.out.find("lead 6"), std::string::npos) << outcome.out;
