@@ -11,6 +11,7 @@
 #include "engine/recipe/recipe.h"
 #include "engine/run/check.h"
 #include "engine/run/doctor.h"
+#include "engine/run/equivalence.h"
 #include "engine/run/fields.h"
 #include "engine/run/finish.h"
 #include "engine/run/generate.h"
@@ -109,6 +110,17 @@ int dispatch(int argc, char** argv, Options& o) {
                       "lehr resume-test recipes/bike_sharing_mlp.yaml --kills 5");
   takes_recipe(resume, o);
   resume->add_option("--kills", o.kills, "How often to kill -9")->check(CLI::Range(0, 100000));
+
+  run::EquivalenceRequest comparing;
+  auto* equivalence =
+      verb(app, "equivalence", "Prove that ranks and micro-batches change rounding alone",
+           "lehr equivalence recipes/bike_sharing_mlp.yaml --ranks 1,2,4 --accumulate 1,2,4");
+  takes_recipe(equivalence, o);
+  equivalence->add_option("--ranks", comparing.ranks, "Numbers of ranks")->delimiter(',');
+  equivalence->add_option("--accumulate", comparing.accumulate, "Micro-batches of a rank's step")
+      ->delimiter(',');
+  equivalence->add_option("--steps", comparing.steps, "Length of each training")
+      ->check(CLI::Range(1, 100000));
 
   auto* exports = verb(app, "export", "Make an artefact of a run or a checkpoint",
                        "lehr export runs/fashion_mnist_cnn-1 --output model");
@@ -224,6 +236,12 @@ int dispatch(int argc, char** argv, Options& o) {
     request.kills = o.kills;
     request.folder = fmt::format("runs/resume-test-{}", getpid());
     return run::resume_test(request, *terminal) ? 0 : static_cast<int>(Code::kCheckpoint);
+  } else if (*equivalence) {
+    comparing.program = std::filesystem::read_symlink("/proc/self/exe").string();
+    comparing.recipe = o.recipe;
+    comparing.overrides = o.overrides;
+    comparing.folder = fmt::format("runs/equivalence-{}", getpid());
+    return run::equivalence(comparing, *terminal) ? 0 : static_cast<int>(Code::kRanks);
   } else if (*exports) {
     run::export_run(o.path, o.output, *terminal, o.format);
   } else if (*predict) {

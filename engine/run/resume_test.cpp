@@ -1,9 +1,7 @@
 #include "engine/run/resume_test.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,8 +14,7 @@
 #include "engine/base/hash.h"
 #include "engine/base/random.h"
 #include "engine/checkpoint/checkpoint.h"
-
-extern char** environ;
+#include "engine/run/spawn.h"
 
 namespace lehr::run {
 namespace {
@@ -28,27 +25,7 @@ pid_t start(const ResumeTestRequest& request, const std::string& run, const std:
   std::vector<std::string> words{request.program, "train", request.recipe, "--run", run};
   for (const auto& value : request.overrides) words.insert(words.end(), {"--set", value});
   words.insert(words.end(), {"--set", "export.enabled=false"});
-  std::vector<char*> arguments;
-  for (auto& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, request.program.c_str(), &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) throw Error(Code::kInternal, "cannot start " + request.program);
-  return pid;
-}
-
-void finish(pid_t pid, const std::string& log) {
-  int status = 0;
-  waitpid(pid, &status, 0);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw Error(Code::kInternal, "a training run of the test failed", log,
-                "its output is in this file");
+  return spawn(std::move(words), log);
 }
 
 // checksum of every tensor, and the data position

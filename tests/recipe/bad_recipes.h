@@ -196,7 +196,7 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "training: {seed: 0x10}\n",
        {},
        "r.yaml:2:18: training.seed: must be a whole number, not '0x10'; write 16"},
-      {"AQuotedNumber",
+      {"AQuotedFloat",
        "data: {train: x}\n"
        "training: {seed: \"7\"}\n",
        {},

@@ -115,6 +115,22 @@ TEST_F(RanksRun, TellTheirLauncherWhatWasWrong) {
   EXPECT_TRUE(error["message"]["extraInfo"].contains("timestamp"));
 }
 
+TEST_F(RanksRun, AreShownToBeEquivalent) {
+  const std::vector<std::string> words{
+      "equivalence", "small.yaml", "--ranks", "1,2",   "--accumulate",
+      "1,2",         "--steps",    "6",       "--set", "training.global_batch_size=16"};
+  std::vector<std::string> plain = words;
+  plain.insert(plain.end(), kNoNorm.begin(), kNoNorm.end());
+  const Outcome rounded = lehr(plain, scratch.path);
+  EXPECT_EQ(rounded.code, 0) << rounded.out;
+  EXPECT_EQ(rounded.out.find("MISSED"), std::string::npos) << rounded.out;
+  std::vector<std::string> fixed = words;
+  fixed.insert(fixed.end(), kFixed.begin(), kFixed.end());
+  const Outcome equal = lehr(fixed, scratch.path);
+  EXPECT_EQ(equal.code, 0) << equal.out;
+  EXPECT_NE(equal.out.find(" 0 "), std::string::npos) << equal.out;
+}
+
 // Two ranks by hand, which need not be given the same.
 TEST_F(RanksRun, RefuseARankWithAnotherRecipe) {
   const std::string common = "WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
