@@ -46,8 +46,8 @@ double loss_difference(const Outcome& a, const Outcome& b) {
   if (a.losses.size() != b.losses.size()) return INFINITY;
   double largest = 0;
   for (size_t i = 0; i < a.losses.size(); ++i)
-    largest = std::max(largest, std::abs(a.losses[i] - b.losses[i]) /
-                                    std::max(std::abs(a.losses[i]), 1e-12));
+    largest = std::max(
+        largest, std::abs(a.losses[i] - b.losses[i]) / std::max(std::abs(a.losses[i]), 1e-12));
   return largest;
 }
 
@@ -64,21 +64,22 @@ double weight_difference(const Outcome& a, const Outcome& b) {
 }  // namespace
 
 bool equivalence(const EquivalenceRequest& request, track::Terminal& terminal) {
-  const auto parallelism = load_recipe(request.recipe, request.overrides).get<step::ParallelismFields>();
+  const auto parallelism =
+      load_recipe(request.recipe, request.overrides).get<step::ParallelismFields>();
   const bool fixed = parallelism.reduction == "fixed_order";
   make_folders(request.folder);
   const std::string log = join_path(request.folder, "log.txt");
   const auto run = [&](int ranks, int accumulate) {
     const std::string folder =
         join_path(request.folder, fmt::format("ranks-{}-accumulate-{}", ranks, accumulate));
-    std::vector<std::string> words{request.program,       "launch", "-n", std::to_string(ranks),
-                                   request.recipe, "--run",  folder};
+    std::vector<std::string> words{request.program, "launch", "-n",  std::to_string(ranks),
+                                   request.recipe,  "--run",  folder};
     std::vector<std::string> overrides = request.overrides;
-    overrides.insert(overrides.end(),
-                     {fmt::format("training.max_steps={}", request.steps), "training.max_epochs=null",
-                      "training.threads=1", "export.enabled=false", "validation.interval=0",
-                      "checkpoint.interval=1000000", "metrics.log_interval=1",
-                      "metrics.report_to=[]"});
+    overrides.insert(
+        overrides.end(),
+        {fmt::format("training.max_steps={}", request.steps), "training.max_epochs=null",
+         "training.threads=1", "export.enabled=false", "validation.interval=0",
+         "checkpoint.interval=1000000", "metrics.log_interval=1", "metrics.report_to=[]"});
     if (!fixed) {
       overrides.push_back(fmt::format("training.gradient_accumulation_steps={}", accumulate));
       overrides.push_back("training.micro_batch_size=null");

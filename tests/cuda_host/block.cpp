@@ -59,6 +59,10 @@ std::set<std::string>& finding_keys() {
   static std::set<std::string> keys;
   return keys;
 }
+constexpr int kProcessors = 2;
+int device_processors = kProcessors;
+int64_t first_block = 0, block_count = INT64_MAX;
+
 int64_t reports = 0;  // findings with their repetitions
 
 std::map<const void*, size_t>& shared_limits() {
@@ -359,6 +363,18 @@ std::vector<Schedule> schedules() {
           {Order::kRandom, 3}};
 }
 
+FarDevice::FarDevice(int processors, int64_t first, int64_t count) {
+  device_processors = processors;
+  first_block = first;
+  block_count = count;
+}
+FarDevice::~FarDevice() {
+  device_processors = kProcessors;
+  first_block = 0;
+  block_count = INT64_MAX;
+}
+int processors() { return device_processors; }
+
 void set_schedule(const Schedule& schedule) { block().set_schedule(schedule); }
 
 std::vector<std::string> take_findings() {
@@ -391,7 +407,9 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void 
 
   const int64_t before = reports;
   race::begin_grid();
-  for (int64_t i : block().order(int64_t{grid.x} * grid.y * grid.z)) {
+  const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
+  for (int64_t i : block().order(std::clamp<int64_t>(blocks - first_block, 0, block_count))) {
+    i += first_block;
     const auto n = static_cast<uint64_t>(i);
     const uint3 index = {static_cast<unsigned>(n % grid.x),
                          static_cast<unsigned>(n / grid.x % grid.y),

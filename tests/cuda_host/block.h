@@ -21,6 +21,17 @@ std::string to_string(const Schedule& schedule);
 std::vector<Schedule> schedules();
 void set_schedule(const Schedule& schedule);
 
+// While it lives, a device of so many multiprocessors, of which only blocks [first, first + count)
+// of every grid run (a grid of fewer blocks runs none of them): for tests of index arithmetic on
+// shapes that nobody could walk.
+struct FarDevice {
+  FarDevice(int processors, int64_t first, int64_t count);
+  ~FarDevice();
+  FarDevice(const FarDevice&) = delete;
+  FarDevice& operator=(const FarDevice&) = delete;
+};
+int processors();  // of the device: two, so that grid-stride loops turn more than once
+
 // What went wrong since the last call, at most one line per place; empty is good.
 std::vector<std::string> take_findings();
 // `key`: findings of one key are reported once; the text itself when empty.

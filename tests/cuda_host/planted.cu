@@ -146,6 +146,40 @@ __global__ void neighbour_block_kernel(Planted bug, float* output) {
     output[blockIdx.x * n + t] = output[(1 - blockIdx.x) * n + t];  // bug: ReadsAnotherBlock
 }
 
+// the last thread of the last block reads one further
+__global__ void shift_kernel(Planted bug, float* output) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x, last = gridDim.x * blockDim.x - 1;
+  float value = output[i];
+  if (bug == Planted::kReadBeyondEnd && i == last) value = output[last + 1];  // bug: ReadBeyondEnd
+  output[i] = value == value ? value : 0;
+}
+
+// as sum_shared_kernel, in dynamic shared memory
+__global__ void dynamic_kernel(Planted bug, float* output) {
+  DYN_SHARED(float, dynamic);
+  const unsigned t = threadIdx.x, n = blockDim.x;
+  if (t + 1 < n || bug != Planted::kUninitialisedDynamic) dynamic[t] = 1;
+  __syncthreads();
+  output[blockIdx.x * n + t] = dynamic[n - 1 - t];  // bug: UninitialisedDynamic
+}
+
+// neighbouring bytes are anybody's; the same byte is not
+__global__ void bytes_kernel(Planted bug, float* output) {
+  __shared__ unsigned char bytes[1025];
+  const unsigned t = threadIdx.x;
+  bytes[t] = 1;
+  if (bug == Planted::kSharedByte) bytes[t + 1] = 1;  // bug: SharedByte
+  __syncthreads();
+  output[blockIdx.x * blockDim.x + t] = bytes[t];
+}
+
+__global__ void unnamed_kernel(Planted bug, float* output) {
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned mask = bug == Planted::kUnnamedLane ? 0x7fffffffu : kWarp;
+  const float value = __shfl_sync(mask, 1.0f, 0);  // bug: UnnamedLane
+  output[blockIdx.x * blockDim.x + threadIdx.x] = value + static_cast<float>(lane);
+}
+
 }  // namespace
 
 cudaError_t planted_cuda(Planted bug, float* output, int threads) {
@@ -181,10 +215,19 @@ cudaError_t planted_cuda(Planted bug, float* output, int threads) {
       return run(count_kernel);
     case Planted::kReadsAnotherBlock:
       return run(neighbour_block_kernel);
+    case Planted::kReadBeyondEnd:
+      return run(shift_kernel);
+    case Planted::kUninitialisedDynamic:
+      return run(dynamic_kernel);
+    case Planted::kSharedByte:
+      return run(bytes_kernel);
+    case Planted::kUnnamedLane:
+      return run(unnamed_kernel);
     case Planted::kNone:
-      for (auto kernel : {mirror_kernel, fill_kernel, halves_kernel, pairs_kernel,
-                          sum_shared_kernel, two_sums_kernel, neighbour_kernel, barriers_kernel,
-                          overrun_kernel, count_kernel, neighbour_block_kernel}) {
+      for (auto kernel :
+           {mirror_kernel, fill_kernel, halves_kernel, pairs_kernel, sum_shared_kernel,
+            two_sums_kernel, neighbour_kernel, barriers_kernel, overrun_kernel, count_kernel,
+            neighbour_block_kernel, shift_kernel, dynamic_kernel, bytes_kernel, unnamed_kernel}) {
         if (cudaError_t error = run(kernel)) return error;
       }
       return cudaGetLastError();

@@ -24,6 +24,10 @@ enum class Planted {
   kStaticSharedOverrun,
   kPlainBesideAtomic,
   kReadsAnotherBlock,
+  kReadBeyondEnd,
+  kUninitialisedDynamic,
+  kSharedByte,
+  kUnnamedLane,
 };
 
 // Two blocks of `threads` threads on output[2 x threads], for kOffByOne too.

@@ -1,8 +1,9 @@
-// The few calls of the CUDA runtime's C interface that launchers make, for a device of two
-// multiprocessors (few, so that grid-stride loops turn more than once on small shapes).
+// The few calls of the CUDA runtime's C interface that launchers make.
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+
+#include "tests/cuda_host/block.h"
 
 namespace {
 cudaError_t last_error = cudaSuccess;
@@ -30,7 +31,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
-      *value = 2;
+      *value = cuda_host::processors();
       break;
     case cudaDevAttrMaxThreadsPerMultiProcessor:
       *value = 512;

@@ -87,6 +87,15 @@ TEST_P(Products, WeightsOfLowPrecisionNeedNoAutocast) {
   expect_close(y, at::linear(x.to(at::kDouble), w.to(at::kDouble)));
 }
 
+TEST_P(Products, SumWhatIsLeftOfTheOperands) {
+  // 1 + a quarter of the spacing is 1; without rounding first, forty quarters would be left
+  at::Tensor x = at::ones({1, 80}), w = at::ones({1, 80});
+  x.slice(1, 0, 40).add_(unit() / 4);
+  w.slice(1, 40, 80).fill_(-1);
+  const Autocast autocast(GetParam());
+  EXPECT_EQ(models::linear(x, w).item<float>(), 0);
+}
+
 TEST(ProductsOfFloats, AreATensOwn) {
   const at::Tensor x = at::randn({6, 32}), w = at::randn({8, 32}), b = at::randn({8});
   EXPECT_FALSE(products_in_float(x));

@@ -91,6 +91,17 @@ TEST(Ranks, InFixedOrderGiveTheBitsOfOne) {
   }
 }
 
+TEST(Ranks, InFixedOrderKeepTheMeanOfTheShardsBatchStatistics) {
+  // four shards of the same samples: their mean is what one of them gives
+  const Batch shard = toy::classes(6);
+  auto together = toy::mlp({.batch_norm = true}), alone = toy::mlp({.batch_norm = true});
+  Step in_shards(together, fields("fixed_order"), {});
+  Step plain(alone, fields("plain"), {});
+  in_shards.take({shard, shard, shard, shard});
+  plain.take({shard});
+  EXPECT_LT(toy::largest_difference(together->buffers(), alone->buffers()), 1e-6);
+}
+
 TEST(Ranks, ShareBatchStatisticsOfTheLead) {
   const auto all = train(2, fields("plain"), true, 2);
   EXPECT_TRUE(toy::same_bits(all[0].buffers, all[1].buffers));
