@@ -1,7 +1,13 @@
 #include "models/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/SDPBackend.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <mutex>
+
+#include "engine/base/log.h"
 #include "kernels/attention/attention_op.h"
 #include "models/ops.h"
 
@@ -11,6 +17,35 @@ static at::Tensor causal_attention(const at::Tensor& qkv, const AttentionShape& 
   at::Tensor y = kernels::causal_attention(qkv, shape.heads, shape.kv_heads, shape.head_size);
   compare_kernel("causal_attention", y, [&] { return attention(qkv, shape, {}, nullptr, 0); });
   return y;
+}
+
+std::string attention_backend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& mask, bool is_causal) {
+  const auto backend = static_cast<at::SDPBackend>(at::_fused_sdp_choice(
+      q, k, v, mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, /*dropout_p=*/0,
+      is_causal, /*scale=*/std::nullopt, /*enable_gqa=*/q.size(1) != k.size(1)));
+  switch (backend) {
+    case at::SDPBackend::flash_attention:
+      return "flash";
+    case at::SDPBackend::cudnn_attention:
+      return "cuDNN";
+    case at::SDPBackend::efficient_attention:
+      return "memory-efficient";
+    default:
+      return "math";
+  }
+}
+
+static void expect_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const at::Tensor& mask, bool is_causal) {
+  static std::once_flag once;
+  if (!q.is_cuda() || attention_backend(q, k, v, mask, is_causal) != "math") return;
+  std::call_once(once, [&] {
+    log_warning(fmt::format(
+        "attention of {} on {}, {}, has no fused kernel on this GPU and holds every score; bf16 "
+        "or fp16 and a head of at most 256 have one",
+        fmt::join(q.sizes(), " x "), fmt::join(k.sizes(), " x "), at::toString(q.scalar_type())));
+  });
 }
 
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const at::Tensor& mask,
@@ -36,6 +71,7 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const a
     }
     keys = k, values = v;
   }
+  expect_fused(q, k, v, mask, is_causal);
   const at::Tensor out = at::scaled_dot_product_attention(
       q, k, v, mask.defined() ? std::optional<at::Tensor>(mask) : std::nullopt, /*dropout_p=*/0,
       is_causal, /*scale=*/std::nullopt, /*enable_gqa=*/shape.heads != shape.kv_heads);

@@ -17,6 +17,12 @@ struct AttentionShape {
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const at::Tensor& mask,
                      KeyValueCache* cache, size_t layer);
 
+// What ATen will run for q, k, v [B, heads, T, head_size]: "flash", "cuDNN", "memory-efficient", or
+// "math", which holds every score. attention() warns once, naming the shapes, when a GPU gets the
+// last.
+std::string attention_backend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& mask, bool is_causal);
+
 // Who may see whom, bool [B, 1, T, T]: those before, of the same segment; undefined for undefined
 // segments.
 at::Tensor attention_mask(const at::Tensor& segments);

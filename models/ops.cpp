@@ -26,8 +26,7 @@ std::map<std::string, double>& differences() {
   return map;
 }
 
-// Whether Lehr's kernel runs. `auto` is `custom` for now: on the CPU a whole step is faster with
-// them, though not each case of each kernel (kernels/README.md); on a GPU that is not measured yet.
+// Whether Lehr's kernel runs.
 bool custom(const at::Tensor& x) {
   if (in_use == Kernels::kAten || x.is_meta()) return false;
   const auto type = x.scalar_type();
@@ -43,11 +42,10 @@ at::Tensor like(const at::Tensor& x, const at::Tensor& weight) {
 
 }  // namespace
 
-Kernels kernels_of(const std::string& name) {
-  static const std::map<std::string, Kernels> names = {{"aten", Kernels::kAten},
-                                                       {"custom", Kernels::kCustom},
-                                                       {"auto", Kernels::kAuto},
-                                                       {"check", Kernels::kCheck}};
+Kernels kernels_of(const std::string& name, const at::Device& device) {
+  if (name == "auto") return device.is_cuda() ? Kernels::kAten : Kernels::kCustom;
+  static const std::map<std::string, Kernels> names = {
+      {"aten", Kernels::kAten}, {"custom", Kernels::kCustom}, {"check", Kernels::kCheck}};
   auto found = names.find(name);
   if (found == names.end())
     throw Error(Code::kInternal, fmt::format("no kernels are called `{}`", name));

@@ -15,11 +15,12 @@ namespace lehr::models {
 enum class Kernels {
   kAten,
   kCustom,
-  kAuto,   // Lehr's for now; see kernels/README.md
   kCheck,  // Lehr's, and the largest relative difference from ATen's is kept
 };
-// "aten", "custom", "auto", "check"; Error{kInternal} otherwise.
-Kernels kernels_of(const std::string& name);
+// "aten", "custom", "check", or "auto": what was measured to be faster on such a device
+// (kernels/README.md), Lehr's on a CPU, and ATen's on a GPU, where nothing is measured yet.
+// Error{kInternal} for another name.
+Kernels kernels_of(const std::string& name, const at::Device& device);
 Kernels kernels_in_use();  // of this thread
 
 // The choice for this thread while it lives.

@@ -193,12 +193,12 @@ def _training():
     layers = ["model.layers=6", "model.heads=6", "model.width=384", "data.context=256", "training.global_batch_size=64"]
     words = ["--layers", 6, "--heads", 6, "--width", 384, "--context", 256, "--batch", 64, "--device", "cuda", "--bf16"]
     compare("GPT of 6 layers, 384 wide, context 256, batch 64, bf16", layers,
-            ["training.device=cuda", "training.precision=bf16-mixed"], words, 200, 3)
+            ["training.device=cuda", "training.precision=bf16-mixed", "training.kernels=custom"], words, 200, 3)
     layers = ["model.layers=12", "model.heads=12", "model.width=768", "data.context=1024",
               "training.global_batch_size=32", "model.pad_vocabulary_to=64"]
     words = ["--layers", 12, "--heads", 12, "--width", 768, "--context", 1024, "--batch", 32, "--device", "cuda", "--bf16"]
     compare("GPT-2's 124M shape with 65 characters, context 1024, batch 32, bf16", layers,
-            ["training.device=cuda", "training.precision=bf16-mixed"], words, 40, 3)
+            ["training.device=cuda", "training.precision=bf16-mixed", "training.kernels=custom"], words, 40, 3)
 
 
 @part("Training beside PyTorch, on the CPU", needs_gpu=False)

@@ -145,27 +145,26 @@ class Gloo : public World {
   // Through the store, so that whoever does not come is known.
   void meet(const std::string& what) {
     const std::string place = fmt::format("meeting/{}/", meetings_++);
-    try {
-      store_->set(place + std::to_string(place_.rank), "here");
-    } catch (const std::exception& e) {
-      throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}", place_.rank,
-                                            what, first_line(e.what())));
-    }
     std::vector<int> missing;
     for (int r = 0; r < place_.size; ++r) missing.push_back(r);
     const auto end = Clock::now() + timeout_;
-    for (auto pause = Milliseconds(1); !missing.empty();
-         pause = std::min(2 * pause, Milliseconds(50))) {
-      std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
-      if (missing.empty()) break;
-      if (Clock::now() > end)
-        throw Error(
-            Code::kRanks,
-            fmt::format("after {} s at {}, of {} ranks these have not come: {}",
-                        timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
-            "", "see their output, and that every node reaches this one");
-      std::this_thread::sleep_for(pause);
+    try {
+      store_->set(place + std::to_string(place_.rank), "here");
+      for (auto pause = Milliseconds(1); Clock::now() < end;
+           pause = std::min(2 * pause, Milliseconds(50))) {
+        std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
+        if (missing.empty()) return;
+        std::this_thread::sleep_for(pause);
+      }
+    } catch (const std::exception& e) {  // whoever serves the store has given up first
+      if (Clock::now() + Milliseconds(100) < end)
+        throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
+                                              place_.rank, what, first_line(e.what())));
     }
+    throw Error(Code::kRanks,
+                fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                            timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+                "", "see their output, and that every node reaches this one");
   }
 
   const Place place_;

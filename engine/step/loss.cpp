@@ -272,7 +272,8 @@ at::Tensor forward_sum(models::Model& model, const Loss& loss, const Batch& batc
 }
 
 Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch) {
-  const models::KernelScope kernels(models::kernels_of(fields.get<TrainingFields>().kernels));
+  const models::KernelScope kernels(
+      models::kernels_of(fields.get<TrainingFields>().kernels, batch.inputs.device()));
   auto loss = make_loss(fields.get<LossFields>());
   Evaluated result;
   result.sum = forward_sum(model, *loss, batch, std::nullopt, &result.outputs).item<double>();

@@ -88,7 +88,7 @@ struct Step::State {
         masters(*model, training.precision == "bf16-master"),
         groups(make_groups(masters.weights(), optimizer_fields)),
         precision(compute_dtype(training.precision)),
-        kernels(models::kernels_of(training.kernels)),
+        kernels(models::kernels_of(training.kernels, c.device)),
         in_parts(dynamic_cast<models::LanguageModel*>(model.get()) &&
                  fields.get<models::RecomputeFields>().mode == "none"),
         scale(training),

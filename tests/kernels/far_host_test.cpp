@@ -143,12 +143,12 @@ TEST(FarRows, OfLayerNormBackward) {
     const int64_t chunks = n > 1 ? s.rows : int64_t{1} << 30, chunk = s.last() % chunks;
     {
       const FarDevice device(s.processors, chunk, 1);
-      EXPECT_EQ(layer_norm_backward_cuda(
-                    {grad.data(), grad_sum.data(), x.data(), weight.data(), stats.data(),
-                     grad_x.data(), partials.data(), parameters.data(), s.rows, n, chunks, kType,
-                     Float::kFloat32},
-                    nullptr),
-                cudaSuccess);
+      EXPECT_EQ(
+          layer_norm_backward_cuda(
+              {grad.data(), grad_sum.data(), x.data(), weight.data(), stats.data(), grad_x.data(),
+               partials.data(), parameters.data(), s.rows, n, chunks, kType, Float::kFloat32},
+              nullptr),
+          cudaSuccess);
     }
     auto dx = one_row(n);
     const float one[2] = {0.25f, 1.5f};
@@ -193,12 +193,12 @@ TEST(FarRows, OfRmsNormBackward) {
     const int64_t chunks = n > 1 ? s.rows : int64_t{1} << 30, chunk = s.last() % chunks;
     {
       const FarDevice device(s.processors, chunk, 1);
-      EXPECT_EQ(rms_norm_backward_cuda({grad.data(), grad_sum.data(), x.data(), weight.data(),
-                                        rstd.data(), grad_x.data(), partials.data(),
-                                        grad_weight.data(), s.rows, n, chunks, kType,
-                                        Float::kFloat32},
-                                       nullptr),
-                cudaSuccess);
+      EXPECT_EQ(
+          rms_norm_backward_cuda(
+              {grad.data(), grad_sum.data(), x.data(), weight.data(), rstd.data(), grad_x.data(),
+               partials.data(), grad_weight.data(), s.rows, n, chunks, kType, Float::kFloat32},
+              nullptr),
+          cudaSuccess);
     }
     auto dx = one_row(n);
     std::vector<float> expected(static_cast<size_t>(n));
@@ -314,9 +314,9 @@ TEST(FarRows, OfImageNormalize) {
     const int64_t pixels = s.columns / channels;
     const float scale[4] = {0.5f, 0.25f, 2, 3}, shift[4] = {1, 2, 3, 4};
     run_the_last(s, s.last() * s.packs(), s.rows * s.packs(), kThreads, kThreads, [&] {
-      return image_normalize_cuda({input.as<uint8_t>(), output.data(), scale, shift,
-                                   s.rows * pixels, channels, kType},
-                                  nullptr);
+      return image_normalize_cuda(
+          {input.as<uint8_t>(), output.data(), scale, shift, s.rows * pixels, channels, kType},
+          nullptr);
     });
     auto y = one_row(s.columns);
     image_normalize_cpu({last, y.data(), scale, shift, pixels, channels, kType});
@@ -370,7 +370,7 @@ TEST(FarRows, OfEmbeddingGradient) {
 }
 
 TEST(FarRows, OfCrossEntropy) {
-  std::vector<Shape> all = shapes();  // a warp a row
+  std::vector<Shape> all = shapes();                             // a warp a row
   all.push_back({(int64_t{1} << 21) + 3, 2048, true, 1 << 20});  // a block a row
   for (const Shape& s : all) {
     const int64_t n = s.columns, target = n / 2;

@@ -1,6 +1,8 @@
 // What is peculiar to language models: recomputed activations, kernels, caches, document masks.
 #include <torch/csrc/autograd/autograd.h>
 
+#include "engine/base/error.h"
+#include "models/attention.h"
 #include "models/ops.h"
 #include "tests/models/toy.h"
 
@@ -113,6 +115,26 @@ TEST_P(Language, IsNotMovedByTokensThatFollow) {
     ids.slice(1, 5).fill_(2);
     EXPECT_TRUE(before.equal(model->hidden({ids, {}, nullptr}).slice(1, 0, 5)));
   }
+}
+
+TEST(KernelsOf, AutoTakesWhatWasMeasuredToBeFasterOnTheDevice) {
+  EXPECT_EQ(kernels_of("auto", at::kCPU), Kernels::kCustom);
+  EXPECT_EQ(kernels_of("auto", at::kCUDA), Kernels::kAten);
+  for (auto device : {at::kCPU, at::kCUDA}) {
+    EXPECT_EQ(kernels_of("custom", device), Kernels::kCustom);
+    EXPECT_EQ(kernels_of("aten", device), Kernels::kAten);
+    EXPECT_EQ(kernels_of("check", device), Kernels::kCheck);
+  }
+  EXPECT_THROW(kernels_of("mine", at::kCPU), Error);
+}
+
+TEST(AttentionBackend, IsNamed) {
+  const at::Tensor q = at::randn({2, 4, 8, 16}), kv = at::randn({2, 2, 8, 16});
+  EXPECT_EQ(attention_backend(q, q, q, {}, true), "flash");
+  EXPECT_EQ(attention_backend(q, kv, kv, {}, true), "flash");
+  // no fused kernel has a gradient of the mask
+  const at::Tensor mask = at::zeros({2, 1, 8, 8}).requires_grad_();
+  EXPECT_EQ(attention_backend(q, q, q, mask, false), "math");
 }
 
 }  // namespace
