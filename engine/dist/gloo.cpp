@@ -58,12 +58,12 @@ class Gloo : public World {
 
   ~Gloo() override {
     group_.reset();
-    if (!server_) return;
-    // rank 0 serves the store, and leaves last
+    // rank 0 serves the store, and leaves last; but not where somebody is missing for good
     try {
       store_->add("left", 1);
       const auto end = Clock::now() + std::min<Milliseconds>(timeout_, Milliseconds(2000));
-      while (place_.rank == 0 && store_->add("left", 0) < place_.size && Clock::now() < end)
+      while (place_.rank == 0 && !failed_ && store_->add("left", 0) < place_.size &&
+             Clock::now() < end)
         std::this_thread::sleep_for(Milliseconds(5));
     } catch (const std::exception&) {  // whoever is gone has said why
     }
@@ -135,6 +135,7 @@ class Gloo : public World {
     try {
       work();
     } catch (const std::exception& e) {
+      failed_ = true;
       throw Error(Code::kRanks,
                   fmt::format("rank {} of {}: {} failed: {}", place_.rank, place_.size, what,
                               first_line(e.what())),
@@ -172,6 +173,7 @@ class Gloo : public World {
   c10::intrusive_ptr<c10d::Store> server_, store_;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
   int meetings_ = 0;
+  bool failed_ = false;
 };
 
 }  // namespace

@@ -17,9 +17,11 @@ struct Peak {
   double low, single;  // bf16 and fp16 on tensor cores; float32 outside of them
 };
 // more particular names first
-const Peak kPeaks[] = {{"H100 PCIe", 756e12, 51e12}, {"H100 NVL", 835e12, 60e12},
-                       {"H100", 989e12, 67e12},      {"H200", 989e12, 67e12},
-                       {"GH200", 989e12, 67e12},     {"A100", 312e12, 19.5e12}};
+const Peak kPeaks[] = {{"H100 PCIe", 756e12, 51e12},
+                       {"H100 NVL", 835e12, 60e12},
+                       {"H100", 989e12, 67e12},
+                       {"H200", 989e12, 67e12},
+                       {"A100", 312e12, 19.5e12}};
 
 struct Meta {
   models::ModelContext context;

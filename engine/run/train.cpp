@@ -8,10 +8,8 @@
 
 #include <chrono>
 #include <fstream>
-#include <map>
 
 #include "engine/base/error.h"
-#include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
@@ -23,6 +21,7 @@
 #include "engine/run/finish.h"
 #include "engine/run/launch.h"
 #include "engine/run/plan.h"
+#include "engine/run/replicas.h"
 #include "engine/run/speed.h"
 #include "engine/run/stop.h"
 #include "engine/step/fields.h"
@@ -319,30 +318,11 @@ void Training::agree() {
   progress_.train_seconds = agreed[2];
 }
 
-// Ranks hold the same weights, bit for bit; memory that has changed by itself shows here.
+// Memory that has changed by itself shows here.
 void Training::check_replicas() {
-  if (!ranks_) return;
-  Xxh3 hash;
-  for (const auto& tensors : {step_->weights(), step_->state()})
-    for (const auto& t : tensors) {
-      const at::Tensor memory = t.tensor.detach().contiguous();
-      hash.update(memory.const_data_ptr(), memory.nbytes());
-    }
-  const auto all = world_->gather_text(hash.digest());
-  std::map<std::string, int> votes;
-  for (const auto& digest : all) ++votes[digest];
-  if (votes.size() == 1) return;
-  const auto most = std::max_element(
-      votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  std::vector<size_t> odd;
-  for (size_t r = 0; r < all.size(); ++r)
-    if (all[r] != most->first) odd.push_back(r);
-  throw Error(Code::kRanks,
-              fmt::format("after step {} the weights of rank {} differ from the other ranks'",
-                          progress_.step, fmt::join(odd, ", ")),
-              "",
-              "the memory of that machine may be faulty; the same command goes on from the newest "
-              "checkpoint");
+  NamedTensors all = step_->weights();
+  for (auto& t : step_->state()) all.push_back(t);
+  require_same_replicas(*world_, all, progress_.step);
 }
 
 const char* Training::why_stop() const {
@@ -374,6 +354,8 @@ void Training::loop() {
     const bool best_now = progress_.best_step == progress_.step;
     if (due || save_by_time_ || best_now) save(reached_end() ? Save::kAndWait : Save::kBeside);
     profiler_->step_ends(progress_.step);
+    // evaluating and saving take long; ranks learn of it together, after a step
+    if (!ranks_) stop_ = why_stop();
   }
 }
 

@@ -142,7 +142,7 @@ Culprit find_culprit(const Suspects& s) {
   return {
       fmt::format("the loss of every sample is finite, but the gradient of {} is not",
                   names.empty() ? "the whole model" : fmt::format("{}", fmt::join(names, ", "))),
-      !names.empty()};
+      false};
 }
 
 }  // namespace lehr::step

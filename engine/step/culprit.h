@@ -24,7 +24,7 @@ struct Suspects {
 
 struct Culprit {
   std::string text;
-  bool found;  // false: nothing of what this rank holds explains it
+  bool found;  // false: neither a sample of this rank nor a parameter from before explains it
 };
 
 // One sentence that names, in this order of suspicion: parameters that held such values before the

@@ -79,18 +79,23 @@ std::vector<double> Ranks::total(const std::vector<std::vector<double>>& rows, s
   return {data, data + columns};
 }
 
+// In the parameter's own memory order, channels-last or not: ATen's fused updates walk both alike.
+at::Tensor Ranks::place_of(const at::Tensor& flat, size_t i, int64_t offset) const {
+  const at::Tensor& p = trained_[i].tensor;
+  return flat.slice(0, offset, offset + p.numel()).as_strided(p.sizes(), p.strides());
+}
+
 // gradients, then a mark for each: 1 where there is one
 at::Tensor Ranks::flatten(const Tensors& gradients) const {
   const auto count = static_cast<int64_t>(trained_.size());
   at::Tensor flat = at::zeros({numbers_ + count}, at::kFloat);
   int64_t offset = 0;
   for (size_t i = 0; i < trained_.size(); ++i) {
-    const int64_t n = trained_[i].tensor.numel();
     if (i < gradients.size() && gradients[i].defined()) {
-      flat.slice(0, offset, offset + n).view(trained_[i].tensor.sizes()).copy_(gradients[i]);
+      place_of(flat, i, offset).copy_(gradients[i]);
       flat[numbers_ + static_cast<int64_t>(i)].fill_(1);
     }
-    offset += n;
+    offset += trained_[i].tensor.numel();
   }
   return flat;
 }
@@ -100,11 +105,8 @@ Tensors Ranks::unflatten(const at::Tensor& flat) const {
   const float* marks = flat.const_data_ptr<float>() + numbers_;
   int64_t offset = 0;
   for (size_t i = 0; i < trained_.size(); ++i) {
-    const int64_t n = trained_[i].tensor.numel();
-    gradients.push_back(marks[i] == 0
-                            ? at::Tensor()
-                            : flat.slice(0, offset, offset + n).view(trained_[i].tensor.sizes()));
-    offset += n;
+    gradients.push_back(marks[i] == 0 ? at::Tensor() : place_of(flat, i, offset));
+    offset += trained_[i].tensor.numel();
   }
   return gradients;
 }
@@ -124,7 +126,10 @@ void Ranks::share_buffers() {
   set_values(buffers_, flat);
 }
 
-void Ranks::begin_shards() { buffers_before_ = flat_values(buffers_); }
+void Ranks::begin_shards() {
+  gradient_tree_ = {}, buffer_tree_ = {};  // a step that threw may have left some
+  buffers_before_ = flat_values(buffers_);
+}
 
 void Ranks::end_shard(const Tensors& gradients) {
   const c10::NoGradGuard no_grad;

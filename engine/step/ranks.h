@@ -52,6 +52,7 @@ class Ranks {
   Tensors end_shards();
 
  private:
+  at::Tensor place_of(const at::Tensor& flat, size_t i, int64_t offset) const;
   at::Tensor flatten(const Tensors& gradients) const;
   Tensors unflatten(const at::Tensor& flat) const;
   dist::World& world_;

@@ -190,10 +190,14 @@ struct Step::State {
   }
 
   // Takes the step back: nothing has moved but batch statistics, and those are restored.
-  void refuse(const std::vector<Batch>& micro, bool loss_is_finite) {
+  void refuse(std::vector<Batch> micro, const Tensors& gradients, bool loss_is_finite) {
     buffers.put_back();
     // fp16 overflowed on the way back: expected now and then, and the cure is a smaller scale
     if (loss_is_finite && scale.shrink()) return;
+    std::erase_if(micro, [](const Batch& batch) { return !batch.targets.defined(); });
+    // also where they have been summed elsewhere
+    for (size_t i = 0; i < parameters.size(); ++i)
+      parameters[i].tensor.mutable_grad() = gradients[i];
     std::string culprit = agreed(find_culprit(
         {*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}}));
     buffers.put_back();
@@ -255,7 +259,7 @@ struct Step::State {
 
     bool loss_is_finite = std::isfinite(report.loss);
     if (!loss_is_finite || !std::isfinite(report.grad_norm)) {
-      refuse(micro, loss_is_finite);
+      refuse(micro, gradients, loss_is_finite);
       report.skipped = true;
       ++skipped, ++steps;
       return report;

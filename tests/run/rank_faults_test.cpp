@@ -121,6 +121,27 @@ TEST_F(RankFaults, ACrashLoopEnds) {
   EXPECT_NE(scratch.read("log").find("was killed by SIGSEGV"), std::string::npos);
 }
 
+TEST_F(RankFaults, ASignalToOneRankStopsAllAtOneCheckpoint) {
+  const std::string whole = uninterrupted();
+  const pid_t pid = launch(2, "asked");
+  wait_for_step("asked", 20);
+  kill(ranks_of(pid).at(1), SIGTERM);
+  ASSERT_EQ(wait_for(pid), 75) << log();
+  EXPECT_NE(log().find("stopped by another rank after step"), std::string::npos) << log();
+  ASSERT_EQ(wait_for(launch(2, "asked")), 0) << log();
+  EXPECT_EQ(fingerprint(scratch.file("asked")), whole);
+}
+
+TEST_F(RankFaults, ARunThatMayNotRestartEndsAtTheFirstFailure) {
+  const pid_t pid = start_lehr(
+      {"launch", "-n", "2", "small.yaml", "--run", "once", "--set", "job.max_restarts=0"},
+      scratch.path, scratch.file("log"));
+  wait_for_step("once", 10);
+  kill(ranks_of(pid).at(1), SIGKILL);
+  EXPECT_EQ(wait_for(pid), 6) << log();
+  EXPECT_EQ(log().find("restarting"), std::string::npos) << log();
+}
+
 TEST_F(RankFaults, WhatARestartCannotCureIsNotTriedAgain) {
   const Outcome outcome =
       lehr({"launch", "-n", "2", "small.yaml", "--run", "bad", "--set", "optimizer.lr=1e30"},

@@ -37,13 +37,21 @@ class RanksRun : public ::testing::Test {
   Scratch scratch;
 };
 
+// how many samples the evaluation after step 30 has seen
+std::string evaluated_samples(const std::string& out) {
+  const auto begin = out.find("step 30, ");
+  EXPECT_NE(begin, std::string::npos) << out;
+  return out.substr(begin, out.find(" samples", begin) - begin);
+}
+
 const std::vector<std::string> kFixed{"--set", "parallelism.reduction=fixed_order", "--set",
                                       "parallelism.logical_shards=4"};
 // without batch statistics, which k micro-batches do not share
 const std::vector<std::string> kNoNorm{"--set", "model.batch_norm=false"};
 
 TEST_F(RanksRun, GiveTheNumbersOfOneRank) {
-  ASSERT_EQ(train("one", kNoNorm).code, 0);
+  const Outcome one = train("one", kNoNorm);
+  ASSERT_EQ(one.code, 0);
   for (int ranks : {2, 3}) {
     const std::string run = "of" + std::to_string(ranks);
     const Outcome outcome = launch(ranks, run, kNoNorm);
@@ -53,7 +61,7 @@ TEST_F(RanksRun, GiveTheNumbersOfOneRank) {
       EXPECT_NEAR(together[name].get<double>(), alone[name].get<double>(), 2e-3) << name;
     EXPECT_EQ(together["samples"], alone["samples"]);
     // every validation sample counts once
-    EXPECT_NE(outcome.out.find("validation split"), std::string::npos);
+    EXPECT_EQ(evaluated_samples(outcome.out), evaluated_samples(one.out));
   }
 }
 
@@ -132,18 +140,27 @@ TEST_F(RanksRun, AreShownToBeEquivalent) {
 }
 
 // Two ranks by hand, which need not be given the same.
-TEST_F(RanksRun, RefuseARankWithAnotherRecipe) {
+TEST_F(RanksRun, RefuseARankWithAnotherRecipeOrAnotherDataSet) {
   const std::string common = "WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
                              std::to_string(20000 + getpid() % 9000);
   const std::string program = LEHR_BINARY_DIR "/lehr train small.yaml --run both ";
-  const Outcome outcome =
-      shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (" + common +
-                " RANK=1 LOCAL_RANK=1 " + program + "--set optimizer.lr=0.5; echo other $?) & wait",
-            scratch.path);
-  EXPECT_NE(outcome.out.find("rank 1 has another recipe than rank 0"), std::string::npos)
-      << outcome.out;
-  EXPECT_NE(outcome.out.find("lead 6"), std::string::npos) << outcome.out;
-  EXPECT_NE(outcome.out.find("other 6"), std::string::npos) << outcome.out;
+  const auto both = [&](const std::string& folder, const std::string& words) {
+    return shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (cd " +
+                     folder + " && " + common + " RANK=1 LOCAL_RANK=1 " + program + words +
+                     "; echo other $?) & wait",
+                 scratch.path);
+  };
+  Scratch other;
+  write_images(other, 204);
+  write_small_recipe(other, 30, 10, "export:\n  enabled: false\n");
+  for (const auto& [what, outcome] : {std::pair{"recipe", both(".", "--set optimizer.lr=0.5")},
+                                      {"data set", both(other.path, "")}}) {
+    EXPECT_NE(outcome.out.find(std::string("rank 1 has another ") + what + " than rank 0"),
+              std::string::npos)
+        << outcome.out;
+    EXPECT_NE(outcome.out.find("lead 6"), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find("other 6"), std::string::npos) << outcome.out;
+  }
 }
 
 }  // namespace lehr::testing

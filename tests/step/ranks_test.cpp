@@ -139,6 +139,52 @@ TEST(Ranks, NameTheRankThatHasTheBadSample) {
   EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
 }
 
+// ATen's fused updates walk the memory of a weight and of its gradient alike.
+TEST(Ranks, GiveGradientsInTheMemoryOrderOfTheirWeights) {
+  const at::Tensor weight = at::zeros({4, 3, 2, 2}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor gradient = at::arange(48, at::kFloat).view({4, 3, 2, 2});
+  for (int64_t shards : {0, 1}) {
+    Ranks ranks(dist::single(), {{"w", weight}}, {}, shards);
+    Tensors gradients{gradient};
+    if (shards > 0) {
+      ranks.begin_shards();
+      ranks.end_shard(gradients);
+      gradients = ranks.end_shards();
+    } else {
+      ranks.sum_gradients(&gradients);
+    }
+    EXPECT_EQ(gradients[0].strides(), weight.strides());
+    EXPECT_TRUE(at::equal(gradients[0], gradient));
+  }
+}
+
+TEST(Ranks, InFixedOrderNameABadSampleBesideAnEmptyShard) {
+  Step step(toy::mlp(), fields("fixed_order"), {});
+  Batch batch = toy::classes(1);
+  batch.inputs.fill_(NAN);
+  try {
+    step.take({Batch{}, batch, Batch{}, Batch{}});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kNonFinite);
+    EXPECT_NE(std::string(e.what()).find("the input"), std::string::npos) << e.what();
+  }
+}
+
+TEST(Ranks, InFixedOrderNameTheParameterWhoseGradientIsBad) {
+  auto model = toy::mlp();
+  model->parameters()[0].tensor.register_hook([](const at::Tensor& g) { return g * NAN; });
+  Step step(model, fields("fixed_order"), {});
+  const Batch shard = toy::classes(2);
+  try {
+    step.take({shard, shard, shard, shard});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find(model->parameters()[0].name), std::string::npos)
+        << e.what();
+  }
+}
+
 TEST(TreeSum, AddsNeighboursThenPairs) {
   TreeSum tree;
   for (float leaf : {1e8F, 1.0F, -1e8F, 3.0F}) tree.add(at::full({1}, leaf));

@@ -1,0 +1,13 @@
+// Gives the run the check that ranks hold the same weights, bit for bit.
+#pragma once
+
+#include "engine/base/named_tensor.h"
+#include "engine/dist/world.h"
+
+namespace lehr::run {
+
+// Called by all ranks with their own `tensors` after `step`. Throws Error{kRanks} that names the
+// ranks whose memory differs from most others', or says that there is no majority.
+void require_same_replicas(dist::World& world, const NamedTensors& tensors, int64_t step);
+
+}  // namespace lehr::run
