@@ -74,11 +74,21 @@ class Gloo : public World {
 
   void barrier(const std::string& what) override { meet(what); }
 
-  void sum(at::Tensor tensor) override {
+  std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
+    struct Sum : Pending {
+      Sum(Gloo& gloo, c10::intrusive_ptr<c10d::Work> work) : gloo(gloo), work(std::move(work)) {}
+      void wait() override {
+        gloo.guarded("a sum", [&] { work->wait(); });
+      }
+      Gloo& gloo;
+      c10::intrusive_ptr<c10d::Work> work;
+    };
+    std::unique_ptr<Pending> pending;
     guarded("a sum", [&] {
       std::vector<at::Tensor> in_place{tensor};
-      group_->allreduce(in_place)->wait();
+      pending = std::make_unique<Sum>(*this, group_->allreduce(in_place));
     });
+    return pending;
   }
 
   void sum_in_tree(at::Tensor tensor) override {

@@ -11,6 +11,13 @@
 
 namespace lehr::dist {
 
+// A call under way.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  virtual void wait() = 0;  // throws as the call itself would
+};
+
 // Every call is made by all ranks, in the same order. A rank that is gone, stuck or in another call
 // ends it with Error{kRanks} on the others.
 class World {
@@ -20,9 +27,12 @@ class World {
   virtual int size() const = 0;
   // Waits for all; `what` goes into the message, which names the ranks that did not come in time.
   virtual void barrier(const std::string& what) = 0;
-  // In place over ranks, dense float32 or float64 on the CPU; every rank ends with the same bits,
-  // which depend on the number of ranks.
-  virtual void sum(at::Tensor tensor) = 0;
+  // In place over ranks, dense float32, float64 or bfloat16 on the CPU; every rank ends with the
+  // same bits, which depend on the number of ranks.
+  void sum(at::Tensor tensor) { begin_sum(std::move(tensor))->wait(); }
+  // The same in the background: the tensor is the call's until wait() returns. Several may be under
+  // way, and other calls beside them.
+  virtual std::unique_ptr<Pending> begin_sum(at::Tensor tensor) = 0;
   // The same by pairs of neighbours, then pairs of pairs, ...: one level of a binary tree a round.
   // size() must be a power of two.
   virtual void sum_in_tree(at::Tensor tensor) = 0;
@@ -38,6 +48,9 @@ class World {
   // ..."
   void require_same(const std::string& what, const std::string& text);
 };
+
+// What a world gives back that does a call at once.
+std::unique_ptr<Pending> done();
 
 World& single();  // rank 0 of 1
 

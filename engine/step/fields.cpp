@@ -144,6 +144,16 @@ Section ParallelismFields::section() {
           "many as ranks.")
       .at_least(1)
       .when("reduction", {"fixed_order"});
+  d.field("bucket_mb", &F::bucket_mb,
+          "Gradients are summed in buckets of so many MiB while the backward still runs.")
+      .at_least(1)
+      .when("reduction", {"plain"})
+      .synonyms({"bucket_cap_mb", "reduce_bucket_size", "allreduce_bucket_size"});
+  d.field("compression", &F::compression,
+          "bf16 sends gradients as bfloat16: half the bytes, and sums of 8 bits.")
+      .choices({"none", "bf16"})
+      .when("reduction", {"plain"})
+      .synonyms({"gradient_compression", "ddp_comm_hook"});
   d.field(
        "timeout", &F::timeout,
        "How long a rank waits for the others, at the start and in a step, before it gives up and "

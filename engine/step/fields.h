@@ -47,6 +47,8 @@ struct ScheduleFields {
 struct ParallelismFields {
   std::string reduction = "plain";
   int64_t logical_shards = 8;
+  int64_t bucket_mb = 25;
+  std::string compression = "none";
   Duration timeout{600, Duration::Unit::kSeconds}, heartbeat{5, Duration::Unit::kSeconds};
   static Section section();
 };

@@ -51,10 +51,13 @@ at::Tensor TreeSum::take() {
   return top;
 }
 
-Ranks::Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards)
-    : world_(world), trained_(std::move(trained)), buffers_(std::move(buffers)), shards_(shards) {
-  for (const auto& p : trained_) numbers_ += p.tensor.numel();
-  if (shards == 0) return;
+Ranks::Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards,
+             const BucketOptions& options)
+    : world_(world), buffers_(std::move(buffers)), shards_(shards), layout_(trained) {
+  if (shards == 0) {
+    buckets_ = std::make_unique<Buckets>(world, trained, options);
+    return;
+  }
   if (!is_power_of_two(shards) || !is_power_of_two(world.size()) || shards < world.size())
     throw Error(Code::kRecipe,
                 fmt::format("{} logical shards on {} rank(s): both must be powers of two, and no "
@@ -79,45 +82,6 @@ std::vector<double> Ranks::total(const std::vector<std::vector<double>>& rows, s
   return {data, data + columns};
 }
 
-// In the parameter's own memory order, channels-last or not: ATen's fused updates walk both alike.
-at::Tensor Ranks::place_of(const at::Tensor& flat, size_t i, int64_t offset) const {
-  const at::Tensor& p = trained_[i].tensor;
-  return flat.slice(0, offset, offset + p.numel()).as_strided(p.sizes(), p.strides());
-}
-
-// gradients, then a mark for each: 1 where there is one
-at::Tensor Ranks::flatten(const Tensors& gradients) const {
-  const auto count = static_cast<int64_t>(trained_.size());
-  at::Tensor flat = at::zeros({numbers_ + count}, at::kFloat);
-  int64_t offset = 0;
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    if (i < gradients.size() && gradients[i].defined()) {
-      place_of(flat, i, offset).copy_(gradients[i]);
-      flat[numbers_ + static_cast<int64_t>(i)].fill_(1);
-    }
-    offset += trained_[i].tensor.numel();
-  }
-  return flat;
-}
-
-Tensors Ranks::unflatten(const at::Tensor& flat) const {
-  Tensors gradients;
-  const float* marks = flat.const_data_ptr<float>() + numbers_;
-  int64_t offset = 0;
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    gradients.push_back(marks[i] == 0 ? at::Tensor() : place_of(flat, i, offset));
-    offset += trained_[i].tensor.numel();
-  }
-  return gradients;
-}
-
-void Ranks::sum_gradients(Tensors* gradients) {
-  const c10::NoGradGuard no_grad;
-  const at::Tensor flat = flatten(*gradients);
-  world_.sum(flat);
-  *gradients = unflatten(flat);
-}
-
 void Ranks::share_buffers() {
   if (buffers_.empty() || world_.size() == 1) return;
   const c10::NoGradGuard no_grad;
@@ -133,7 +97,7 @@ void Ranks::begin_shards() {
 
 void Ranks::end_shard(const Tensors& gradients) {
   const c10::NoGradGuard no_grad;
-  gradient_tree_.add(flatten(gradients));
+  gradient_tree_.add(layout_.join(gradients));
   if (buffers_.empty()) return;
   // what this shard has moved, and whether it has; the next one begins where this did
   const bool moved = std::any_of(gradients.begin(), gradients.end(),
@@ -153,7 +117,7 @@ Tensors Ranks::end_shards() {
     const double shards = moves[-1].item<double>();
     if (shards > 0) set_values(buffers_, buffers_before_ + moves.slice(0, 0, -1) / shards);
   }
-  return unflatten(flat);
+  return layout_.split(flat);
 }
 
 }  // namespace lehr::step

@@ -1,6 +1,7 @@
 // What the ranks of a step make one: the divisor, gradients, losses and batch statistics. Two ways:
-// - plain: each rank adds up its micro-batches, the ranks add up their sums; the bits depend on the
-//   number of ranks. Batch statistics are rank 0's, as in PyTorch's DistributedDataParallel.
+// - plain: each rank adds up its micro-batches, the ranks add up their sums while the last backward
+//   still runs; the bits depend on the number of ranks. Batch statistics are rank 0's, as in
+//   PyTorch's DistributedDataParallel.
 // - in fixed order: every micro-batch is a logical shard, a leaf of one binary tree over all
 // shards,
 //   of which a rank holds a whole branch; so the bits are those of any number of ranks. Batch
@@ -13,10 +14,10 @@
 
 #include "engine/base/named_tensor.h"
 #include "engine/dist/world.h"
+#include "engine/step/buckets.h"
+#include "engine/step/flat.h"
 
 namespace lehr::step {
-
-using Tensors = std::vector<at::Tensor>;
 
 // The sum over a binary tree of leaves that come one after the other.
 class TreeSum {
@@ -31,7 +32,8 @@ class Ranks {
  public:
   // `trained`: the parameters whose gradients are summed. `shards` > 0: in fixed order, so many
   // over all ranks; a power of two that the ranks, a power of two, divide.
-  Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards);
+  Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards,
+        const BucketOptions& options = {});
 
   bool fixed_order() const { return shards_ > 0; }
   dist::World& world() const { return world_; }
@@ -39,9 +41,11 @@ class Ranks {
   // this rank. The same bits on every rank.
   std::vector<double> total(const std::vector<std::vector<double>>& rows, size_t columns);
 
-  // Plain: the gradients of this rank's micro-batches (undefined: none) become those of all ranks,
-  // undefined only where no rank has one.
-  void sum_gradients(Tensors* gradients);
+  // Plain, before a backward (Buckets::watch), and after the last: the gradients of this rank's
+  // micro-batches (undefined: none) become those of all ranks, undefined only where no rank has
+  // one.
+  void watch(bool last) { buckets_->watch(last); }
+  void sum_gradients(Tensors* gradients) { buckets_->sum(gradients); }
   // Plain, after the update: batch statistics of rank 0.
   void share_buffers();
 
@@ -52,12 +56,11 @@ class Ranks {
   Tensors end_shards();
 
  private:
-  at::Tensor place_of(const at::Tensor& flat, size_t i, int64_t offset) const;
-  at::Tensor flatten(const Tensors& gradients) const;
-  Tensors unflatten(const at::Tensor& flat) const;
   dist::World& world_;
-  NamedTensors trained_, buffers_;
-  int64_t shards_, numbers_ = 0;
+  NamedTensors buffers_;
+  int64_t shards_;
+  std::unique_ptr<Buckets> buckets_;  // plain
+  FlatGradients layout_;              // fixed order
   TreeSum gradient_tree_, buffer_tree_;
   at::Tensor buffers_before_;
 };

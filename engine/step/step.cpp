@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
@@ -112,13 +113,27 @@ struct Step::State {
     const bool fixed = parallelism.reduction == "fixed_order";
     if (context.world || fixed)
       ranks = std::make_unique<Ranks>(context.world ? *context.world : dist::single(), parameters,
-                                      model->buffers(), fixed ? parallelism.logical_shards : 0);
+                                      model->buffers(), fixed ? parallelism.logical_shards : 0,
+                                      BucketOptions{.order = order_of_forward(),
+                                                    .bytes = parallelism.bucket_mb << 20,
+                                                    .bf16 = parallelism.compression == "bf16"});
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
   }
 
   at::Tensor own(const NamedTensor& weight) const {
     const at::Tensor copy = masters.copy_of(weight.name);
     return copy.defined() ? copy : weight.tensor;
+  }
+
+  // Indices of `parameters`, as the model has them.
+  std::vector<size_t> order_of_forward() const {
+    std::map<std::string, size_t> index;
+    for (size_t i = 0; i < parameters.size(); ++i) index[parameters[i].name] = i;
+    std::vector<size_t> order;
+    for (const auto& p : model->parameters())
+      if (const auto found = index.find(p.name); found != index.end())
+        order.push_back(found->second);
+    return order;
   }
 
   void clear_gradients() {
@@ -235,8 +250,12 @@ struct Step::State {
     Tensors sums, gradients(parameters.size());
     const bool in_shards = ranks && ranks->fixed_order() && weight > 0;
     if (in_shards) ranks->begin_shards();
+    // low precision is summed elsewhere, and a graph's gradients are all there at once
+    const bool in_buckets = ranks && !ranks->fixed_order() && !graph &&
+                            (micro.size() == 1 || training.precision != "bf16-master");
     for (const auto& batch : micro) {
       if (weight == 0) continue;
+      if (in_buckets) ranks->watch(&batch == &micro.back());
       const bool empty = !batch.targets.defined();
       sums.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
       if (in_shards) {

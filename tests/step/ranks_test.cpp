@@ -139,6 +139,115 @@ TEST(Ranks, NameTheRankThatHasTheBadSample) {
   EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
 }
 
+// A world that notes when each sum begins.
+class Noting : public dist::World {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  void barrier(const std::string&) override {}
+  std::unique_ptr<dist::Pending> begin_sum(at::Tensor tensor) override {
+    sums.push_back(tensor);
+    return dist::done();
+  }
+  void sum_in_tree(at::Tensor) override {}
+  void broadcast(at::Tensor, int) override {}
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor, tensor}; }
+  std::vector<at::Tensor> sums;
+};
+
+NamedTensors weights_of(int count) {
+  NamedTensors weights;
+  for (int i = 0; i < count; ++i)
+    weights.push_back({"w" + std::to_string(i), at::ones({300, 1000}).requires_grad_(true)});
+  return weights;
+}
+
+TEST(Buckets, AreSentWhileTheBackwardRuns) {
+  Noting world;
+  const NamedTensors weights = weights_of(4);
+  Buckets buckets(world, weights, {.bytes = 2 << 20});
+  ASSERT_EQ(buckets.size(), 3U);  // of 1.2, 2.4 and 1.2 MB: the first is sent early
+  // a chain, whose backward reaches the last weight first
+  at::Tensor x = at::ones({1000});
+  std::vector<size_t> begun;
+  for (const auto& w : weights) {
+    at::Tensor y = at::mv(w.tensor, x);
+    y.register_hook([&](const at::Tensor&) { begun.push_back(world.sums.size()); });
+    x = at::cat({y, x.slice(0, 300)});
+  }
+  for (bool last : {false, true}) {
+    world.sums.clear(), begun.clear();
+    buckets.watch(last);
+    x.sum().backward({}, /*retain_graph=*/!last);
+    EXPECT_EQ(world.sums.size(), last ? 3U : 0U);
+  }
+  EXPECT_EQ(begun, (std::vector<size_t>{0, 1, 1, 2}));
+  EXPECT_EQ(world.sums.size(), 3U);
+  Tensors gradients;
+  for (const auto& w : weights) gradients.push_back(w.tensor.grad());
+  const at::Tensor twice = gradients[0].clone();
+  buckets.sum(&gradients);
+  EXPECT_EQ(world.sums.size(), 3U);
+  EXPECT_TRUE(at::equal(gradients[0], twice));
+  // nothing is held twice
+  EXPECT_EQ(gradients[0].data_ptr(), weights[0].tensor.grad().data_ptr());
+}
+
+TEST(Buckets, SendInOneOrderWhateverIsMissing) {
+  Noting world;
+  const NamedTensors weights = weights_of(3);
+  Buckets buckets(world, weights, {.bytes = 1 << 20});
+  ASSERT_EQ(buckets.size(), 3U);
+  buckets.watch(true);
+  (weights[0].tensor.sum() + weights[1].tensor.sum()).backward();  // the last, sent first, has none
+  EXPECT_EQ(world.sums.size(), 0U);
+  Tensors gradients(3);
+  buckets.sum(&gradients);
+  ASSERT_EQ(world.sums.size(), 3U);
+  EXPECT_FALSE(gradients[2].defined());
+  EXPECT_TRUE(at::equal(gradients[0], at::ones({300, 1000})));
+  // nor does a step remember the one before
+  Tensors none(3);
+  buckets.sum(&none);
+  for (const auto& gradient : none) EXPECT_FALSE(gradient.defined());
+}
+
+TEST(Buckets, AddUpMicroBatchesOfOneBackwardOrMany) {
+  for (bool watched : {false, true}) {
+    Noting world;
+    const NamedTensors weights = weights_of(2);
+    Buckets buckets(world, weights, {});
+    for (int micro = 0; micro < 3; ++micro) {
+      if (watched) buckets.watch(micro == 2);
+      (weights[0].tensor.sum() * (micro + 1.0)).backward();
+    }
+    Tensors gradients{weights[0].tensor.grad(), weights[1].tensor.grad()};
+    buckets.sum(&gradients);
+    EXPECT_TRUE(at::equal(gradients[0], at::full({300, 1000}, 6.0F)));
+    EXPECT_FALSE(gradients[1].defined());
+  }
+}
+
+TEST(Buckets, RefuseAGradientAfterItWasSent) {
+  Noting world;
+  const NamedTensors weights = weights_of(1);
+  Buckets buckets(world, weights, {});
+  buckets.watch(true);
+  weights[0].tensor.sum().backward();
+  EXPECT_THROW(weights[0].tensor.sum().backward(), Error);
+}
+
+TEST(Ranks, WithCompressedGradientsKeepClose) {
+  FixedFields compressed = fields("plain");
+  compressed.set("parallelism.compression", std::string("bf16"));
+  const Outcome exact = train(2, fields("plain"), false, 4)[0];
+  const auto all = train(2, compressed, false, 4);
+  EXPECT_TRUE(toy::same_bits(all[0].weights, all[1].weights));
+  for (size_t i = 0; i < exact.norms.size(); ++i)
+    EXPECT_NEAR(all[0].norms[i], exact.norms[i], 0.02 * exact.norms[i]);
+  EXPECT_NE(all[0].norms[0], exact.norms[0]);  // it was compressed
+}
+
 // ATen's fused updates walk the memory of a weight and of its gradient alike.
 TEST(Ranks, GiveGradientsInTheMemoryOrderOfTheirWeights) {
   const at::Tensor weight = at::zeros({4, 3, 2, 2}).contiguous(at::MemoryFormat::ChannelsLast);
