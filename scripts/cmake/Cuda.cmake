@@ -102,17 +102,28 @@ function(lehr_nvcc out source)
   set(${out} ${object} PARENT_SCOPE)
 endfunction()
 
+# cuBLASLt as LibTorch was built with, for the kernels that are a launcher over it
+find_path(LEHR_CUBLASLT_INCLUDE cublasLt.h PATHS ${LEHR_CUDA_INCLUDE_DIRS} ${site}/nvidia/cublas/include
+  NO_DEFAULT_PATH)
+find_library(LEHR_CUBLASLT NAMES libcublasLt.so.${major} PATHS ${LEHR_NVIDIA_LIB_DIRS} ${LEHR_TORCH_DIR}/lib
+  /usr/local/cuda/lib64 NO_DEFAULT_PATH)
+
 # add_kernel(<name>): kernels/<name>/ joins the rooms `kernels_raw` and `kernels` and, where it has a
-# .cu file, the CUDA half
+# .cu file or a launcher over a library of CUDA (_cuda.cpp), the CUDA half
 function(add_kernel name)
   set(base ${CMAKE_SOURCE_DIR}/kernels/${name}/${name})
-  target_sources(lehr_kernels_raw PRIVATE ${base}_cpu.cpp)
   target_sources(lehr_kernels PRIVATE ${base}_op.cpp)
-  if(EXISTS ${base}_cpu_simd.cpp)
-    target_sources(lehr_kernels_raw PRIVATE ${base}_cpu_simd.cpp)
-  endif()
+  foreach(source ${base}_cpu.cpp ${base}_cpu_simd.cpp)
+    if(EXISTS ${source})
+      target_sources(lehr_kernels_raw PRIVATE ${source})
+    endif()
+  endforeach()
   if(LEHR_CUDA_ON AND EXISTS ${base}.cu)
     set_property(GLOBAL APPEND PROPERTY LEHR_CUDA_KERNELS ${base}.cu)
     set_property(GLOBAL APPEND PROPERTY LEHR_CUDA_OPS ${base}_op_cuda.cpp)
+  endif()
+  # without cuBLASLt's headers the op stays ATen's on a GPU, too
+  if(LEHR_CUDA_ON AND LEHR_CUBLASLT AND LEHR_CUBLASLT_INCLUDE AND EXISTS ${base}_cuda.cpp)
+    set_property(GLOBAL APPEND PROPERTY LEHR_CUDA_OPS ${base}_cuda.cpp ${base}_op_cuda.cpp)
   endif()
 endfunction()

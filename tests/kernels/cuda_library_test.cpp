@@ -39,8 +39,10 @@ TEST_F(CudaLibrary, NamesItsVersions) {
 
 TEST_F(CudaLibrary, BringsTheKernelsCudaHalves) {
   load_cuda();
-  for (const char* name : {"lehr::image_normalize", "lehr::cross_entropy_", "lehr::adamw_",
-                           "lehr::global_norm", "lehr::embedding", "lehr::embedding_backward"}) {
+  for (const char* name :
+       {"lehr::image_normalize", "lehr::cross_entropy_", "lehr::adamw_", "lehr::global_norm",
+        "lehr::embedding", "lehr::embedding_backward", "lehr::linear_forward",
+        "lehr::linear_grad_input", "lehr::linear_grad_weight"}) {
     const auto op = c10::Dispatcher::singleton().findSchema({name, ""});
     ASSERT_TRUE(op.has_value()) << name;
     EXPECT_TRUE(op->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) << name;
