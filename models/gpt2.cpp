@@ -90,7 +90,7 @@ class Projection : public Module {
     bias_ = add_parameter("bias", scope.filled({out}, 0));
   }
   at::Tensor forward(const at::Tensor& x) const { return models::linear(x, weight_.t(), bias_); }
-  at::Tensor without_bias(const at::Tensor& x) const { return models::linear(x, weight_.t()); }
+  at::Tensor weight() const { return weight_.t(); }  // [out, in]
   const at::Tensor& bias() const { return bias_; }
 
  private:
@@ -121,7 +121,8 @@ class FeedForward : public Module {
     c_proj_ = add<Projection>(scope, "c_proj", inner, width, out_deviation);
   }
   at::Tensor forward(const at::Tensor& x) const {
-    return c_proj_->forward(bias_gelu(c_fc_->without_bias(x), c_fc_->bias()));
+    return linear_gelu_linear(x, c_fc_->weight(), c_fc_->bias(), c_proj_->weight(),
+                              c_proj_->bias());
   }
 
  private:

@@ -10,6 +10,7 @@
 #include "kernels/embedding/embedding_op.h"
 #include "kernels/gelu/gelu_op.h"
 #include "kernels/layer_norm/layer_norm_op.h"
+#include "kernels/linear/linear_op.h"
 #include "kernels/rms_norm/rms_norm_op.h"
 #include "kernels/rope/rope_op.h"
 #include "kernels/swiglu/swiglu_op.h"
@@ -119,6 +120,19 @@ at::Tensor bias_gelu(const at::Tensor& x, const at::Tensor& bias) {
   if (!custom(x)) return at::gelu(x + like(x, bias), "tanh");
   at::Tensor y = kernels::bias_gelu(x, bias);
   compare_kernel("bias_gelu", y, [&] { return bias_gelu(x, bias); });
+  return y;
+}
+
+at::Tensor linear_gelu_linear(const at::Tensor& x, const at::Tensor& weight_1,
+                              const at::Tensor& bias_1, const at::Tensor& weight_2,
+                              const at::Tensor& bias_2) {
+  if (!products_are_custom(x, weight_1))
+    return models::linear(bias_gelu(models::linear(x, weight_1), bias_1), weight_2, bias_2);
+  const auto type = product_type(weight_1);
+  at::Tensor y = kernels::linear_gelu_linear(x.to(type), weight_1.to(type), bias_1.to(type),
+                                             weight_2.to(type), bias_2.to(type));
+  compare_kernel("linear_gelu_linear", y,
+                 [&] { return linear_gelu_linear(x, weight_1, bias_1, weight_2, bias_2); });
   return y;
 }
 

@@ -54,6 +54,11 @@ std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Te
                                                const at::Tensor& weight, double eps);
 // GELU by its tanh approximation (Hendrycks and Gimpel, arXiv 1606.08415) of x + bias.
 at::Tensor bias_gelu(const at::Tensor& x, const at::Tensor& bias);
+// linear(bias_gelu(linear(x, weight_1), bias_1), weight_2, bias_2): x [..., D], weights [F, D] and
+// [D, F].
+at::Tensor linear_gelu_linear(const at::Tensor& x, const at::Tensor& weight_1,
+                              const at::Tensor& bias_1, const at::Tensor& weight_2,
+                              const at::Tensor& bias_2);
 // [..., 2F], gate before up -> silu(gate) * up [..., F] (Shazeer, arXiv 2002.05202).
 at::Tensor swiglu(const at::Tensor& gate_up);
 // Rotary position embedding (Su et al., arXiv 2104.09864) of the queries and keys in

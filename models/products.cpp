@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 
+#include "kernels/linear/linear_op.h"
+#include "models/ops.h"
+
 namespace lehr::models {
 namespace {
 
@@ -54,7 +57,20 @@ bool products_in_float(const at::Tensor& weight) {
   return (type == at::kBFloat16 || type == at::kHalf) && !cpu_multiplies(type);
 }
 
+bool products_are_custom(const at::Tensor& x, const at::Tensor& weight) {
+  if (kernels_in_use() == Kernels::kAten || !x.is_cuda()) return false;
+  const auto type = product_type(weight);
+  return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+}
+
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  // without a bias there is nothing that ATen's would not do
+  if (bias.defined() && products_are_custom(x, weight)) {
+    const auto type = product_type(weight);
+    at::Tensor y = kernels::linear(x.to(type), weight.to(type), bias.to(type));
+    compare_kernel("linear", y, [&] { return linear(x, weight, bias); });
+    return y;
+  }
   return multiply(x, weight, bias,
                   [](const auto& a, const auto& w, const auto& b) { return at::linear(a, w, b); });
 }

@@ -13,6 +13,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 at::Tensor conv2d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   int64_t stride, int64_t padding);
 
+// Whether products run with Lehr's epilogues: on a GPU, where `training.kernels` says so.
+bool products_are_custom(const at::Tensor& x, const at::Tensor& weight);
 // Whether this thread computes under autocast on the tensor's device.
 bool autocasts(const at::Tensor& tensor);
 // The type to which a product with `weight` rounds its operands: autocast's, else the weight's own.

@@ -1,10 +1,12 @@
 #include "tests/cuda_host/cublaslt.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "kernels/common/rounding.h"
@@ -268,6 +270,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               int* count) {
   const auto& op = real<Operation>(desc);
   const auto& preference = real<Preference>(wanted);
+  std::this_thread::sleep_for(std::chrono::microseconds(200));  // so that threads can meet here
   const std::lock_guard lock(mutex);
   ++seen.asked;
   seen.reduction_schemes = preference.schemes;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/library.h>
 
+#include <barrier>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -29,7 +30,7 @@ class AlignedMemory : public c10::Allocator {
 
 bool tf32 = false;
 int device_index = 0;
-cublasStatus_t last = CUBLAS_STATUS_SUCCESS;
+thread_local cublasStatus_t last = CUBLAS_STATUS_SUCCESS;
 
 cublasStatus_t launch(const Product& product) {
   std::unique_ptr<void, decltype(&std::free)> memory(nullptr, std::free);
@@ -115,17 +116,22 @@ TEST_F(LinearOnCublasLt, AsksOnceForEachProduct) {
   EXPECT_EQ(cublaslt_host::record().refused, 0);
 }
 
-TEST_F(LinearOnCublasLt, AsksOnceFromManyThreads) {
+TEST_F(LinearOnCublasLt, AsksOnceWhenManyThreadsMeet) {
+  constexpr int kThreads = 4, kShapes = 20;
+  std::barrier meet(kThreads);
   std::vector<std::thread> threads;
-  const Tensors in = linear_inputs({6, 8, 16, 8}, Float::kFloat32, at::kCPU);
-  for (int t = 0; t < 8; ++t)
+  for (int t = 0; t < kThreads; ++t)
     threads.emplace_back([&] {
       const at::NoGradGuard guard;
-      for (int i = 0; i < 50; ++i) mlp_by_lehr(Memory::kRowMajor)(in);
+      for (int64_t rows = 1; rows <= kShapes; ++rows) {
+        const Tensors in = linear_inputs({rows, 8, 16, 8}, Float::kFloat32, at::kCPU);
+        meet.arrive_and_wait();
+        mlp_by_lehr(Memory::kRowMajor)(in);
+      }
     });
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(cublaslt_host::record().asked, 2);
-  EXPECT_EQ(cublaslt_host::record().multiplied, 8 * 50 * 2);
+  EXPECT_EQ(cublaslt_host::record().asked, 2 * kShapes);
+  EXPECT_EQ(cublaslt_host::record().multiplied, 2 * kShapes * kThreads);
 }
 
 TEST_F(LinearOnCublasLt, AsksAgainForPointersThatAreLessAligned) {

@@ -1,7 +1,9 @@
 // The ops lehr::linear and lehr::linear_gelu_linear: ATen in double defines both and their
 // gradients. On a CPU they are ATen's ops; linear_host_test.cpp has the launcher.
+#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
+#include "models/ops.h"
 #include "tests/kernels/device.h"
 #include "tests/kernels/linear_cases.h"
 
@@ -44,8 +46,8 @@ TEST_P(LinearOp, GivesAWeightItsGradientInTheWeightsMemoryOrder) {
     const at::Tensor weight =
         laid_out(in[1].detach(), transposed ? Memory::kTransposed : Memory::kRowMajor)
             .requires_grad_();
-    kernels::linear(in[0], weight, in[2]).sum().backward();
-    EXPECT_EQ(weight.grad().strides(), weight.strides());
+    const at::Tensor sum = kernels::linear(in[0], weight, in[2]).sum();
+    EXPECT_EQ(torch::autograd::grad({sum}, {weight})[0].strides(), weight.strides());
   }
 }
 
@@ -54,6 +56,27 @@ TEST_P(LinearOp, GivesTheSameBitsTwice) {
   const Tensors one = run_both_ways(mlp_by_lehr(Memory::kTransposed), in, false);
   const Tensors two = run_both_ways(mlp_by_lehr(Memory::kTransposed), in, false);
   for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
+}
+
+// training.precision: bf16-mixed with training.kernels: check
+TEST_P(LinearOp, IsWhatModelsRunOnAGpuUnderAutocastToo) {
+  const Tensors in = linear_inputs({6, 8, 16, 8}, Float::kFloat32, device());
+  const auto by_models = [&](const Tensors& t) -> Tensors {
+    const models::KernelScope scope(models::Kernels::kCheck);
+    at::autocast::set_autocast_enabled(device().type(), true);
+    at::autocast::set_autocast_dtype(device().type(), at::kBFloat16);
+    const at::Tensor y = models::linear_gelu_linear(t[0], t[1], t[2], t[3], t[4]);
+    at::autocast::set_autocast_enabled(device().type(), false);
+    return {y};
+  };
+  expect_agreement(by_models, mlp_by_aten(Float::kBFloat16), in, "autocast",
+                   Tolerance{0x1p-5, 0x1p-5});
+  EXPECT_EQ(by_models(in)[0].scalar_type(), at::kBFloat16);
+  const auto differences = models::kernel_differences();
+  EXPECT_EQ(differences.count("linear_gelu_linear"), device().is_cuda());
+  if (device().is_cuda()) {
+    EXPECT_LT(differences.at("linear_gelu_linear"), 0x1p-5);
+  }
 }
 
 TEST_P(LinearOp, NamesWhatIsWrongWithItsArguments) {
@@ -78,15 +101,13 @@ TEST(LinearMeta, HasTheShapesOfTheRealOne) {
   }
 }
 
-TEST(LinearAutograd, RefusesASecondDerivativeAndRecordsNothingWithoutAFirst) {
+TEST(LinearAutograd, RefusesASecondDerivative) {
   const Tensors in = linear_inputs({6, 8, 16, 8}, Float::kFloat32, at::kCPU);
   expect_no_second_derivative(
       [&](const Tensors& x) -> Tensors {
         return {linear_gelu_linear(x[0], in[1], in[2], in[3], in[4])};
       },
       in[0]);
-  const at::NoGradGuard guard;
-  EXPECT_FALSE(kernels::linear(in[0], in[1], in[2]).requires_grad());
 }
 
 }  // namespace

@@ -7,6 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <optional>
+
+#include "models/ops.h"
 
 namespace lehr::models {
 namespace {
@@ -114,6 +117,33 @@ TEST(ProductsOfFloats, ACpuWithoutTheInstructionsUsesFloat32sSpeed) {
   at::linear(x, w);
   const auto end = std::chrono::steady_clock::now();
   EXPECT_LT(3 * (middle - begin), end - middle);
+}
+
+TEST(LinearGeluLinear, IsOnACpuTheThreeOpsThatItNamesToTheBit) {
+  const auto run = [](bool as_one, Kernels kernels, std::optional<at::ScalarType> type) {
+    at::manual_seed(4);
+    const at::Tensor x = at::randn({3, 7, 20}).requires_grad_(),
+                     w1 = at::randn({20, 48}).requires_grad_(),
+                     b1 = at::randn({48}).requires_grad_(),
+                     w2 = at::randn({48, 12}).requires_grad_(),
+                     b2 = at::randn({12}).requires_grad_();
+    at::Tensor y;
+    {
+      const KernelScope scope(kernels);
+      std::optional<Autocast> autocast;
+      if (type) autocast.emplace(*type);
+      y = as_one ? linear_gelu_linear(x, w1.t(), b1, w2.t(), b2)
+                 : models::linear(bias_gelu(models::linear(x, w1.t()), b1), w2.t(), b2);
+    }
+    y.square().sum().backward();
+    return std::vector<at::Tensor>{y, x.grad(), w1.grad(), b1.grad(), w2.grad(), b2.grad()};
+  };
+  for (Kernels kernels : {Kernels::kAten, Kernels::kCustom, Kernels::kCheck})
+    for (std::optional<at::ScalarType> type :
+         {std::optional<at::ScalarType>(), std::optional(at::kBFloat16)}) {
+      const auto one = run(true, kernels, type), three = run(false, kernels, type);
+      for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(one[i].equal(three[i])) << i;
+    }
 }
 
 }  // namespace
