@@ -1,4 +1,5 @@
-// A feed-forward layer beside ATen's ops, forward with backward, on a GPU: on a CPU both are ATen's.
+// A feed-forward layer beside ATen's ops, forward with backward, on a GPU: on a CPU both are
+// ATen's.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -33,7 +34,8 @@ void add(int64_t rows, int64_t width, at::ScalarType type, at::Device device,
 const BenchmarkRows rows([](at::Device device, DeviceRuntime* runtime) {
   if (!device.is_cuda()) return;
   for (auto [count, width] : {std::pair<int64_t, int64_t>{768, 128}, {4096, 768}, {8192, 2048}})
-    for (at::ScalarType type : {at::kFloat, at::kBFloat16}) add(count, width, type, device, runtime);
+    for (at::ScalarType type : {at::kFloat, at::kBFloat16})
+      add(count, width, type, device, runtime);
 });
 
 }  // namespace
