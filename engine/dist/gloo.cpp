@@ -2,6 +2,10 @@
 // their signatures drift between releases of LibTorch.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <netdb.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +29,36 @@ std::string first_line(const char* text) {
   return all.substr(0, all.find('\n'));
 }
 
+// A socket that listens where `place` says the store is, and nowhere else; c10d's own listens on
+// every interface. None where that address is not this node's own (a service in front of it).
+std::optional<int> listen_at(const std::string& address, uint16_t port) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found) != 0)
+    return std::nullopt;
+  std::optional<int> listening;
+  for (const addrinfo* at = found; at && !listening; at = at->ai_next) {
+    const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) continue;
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, 4096) == 0)
+      listening = fd;
+    else
+      close(fd);
+  }
+  freeaddrinfo(found);
+  return listening;
+}
+
+// Whoever connects to the store, and stays, costs it a descriptor.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 class Gloo : public World {
  public:
   Gloo(const Place& place, const WorldOptions& options)
@@ -36,7 +70,11 @@ class Gloo : public World {
       store.numWorkers = static_cast<size_t>(place.size);
       store.waitWorkers = false;  // meet() waits, and names who is missing
       store.timeout = timeout_;
-      if (store.isServer) store.masterListenFd = place.listening_fd;
+      if (store.isServer) {
+        raise_descriptor_limit();
+        store.masterListenFd =
+            place.listening_fd ? place.listening_fd : listen_at(place.address, place.port);
+      }
       server_ = c10::make_intrusive<c10d::TCPStore>(place.address, store);
       store_ = c10::make_intrusive<c10d::PrefixStore>("lehr/" + place.attempt, server_);
     } catch (const std::exception& e) {
@@ -46,7 +84,7 @@ class Gloo : public World {
                   "", "see that rank 0 runs and that its address and port can be reached");
     }
     meet("start");
-    guarded("joining the group", [&] {
+    guarded(call("joining the group"), [&] {
       auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_);
       // on one node nothing needs to leave it
       gloo->devices.push_back(place.local_size == place.size
@@ -76,23 +114,24 @@ class Gloo : public World {
 
   std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
     struct Sum : Pending {
-      Sum(Gloo& gloo, c10::intrusive_ptr<c10d::Work> work) : gloo(gloo), work(std::move(work)) {}
+      Sum(Gloo& gloo, Call call) : gloo(gloo), call(call) {}
       void wait() override {
-        gloo.guarded("a sum", [&] { work->wait(); });
+        gloo.guarded(call, [&] { work->wait(); });
       }
       Gloo& gloo;
+      const Call call;
       c10::intrusive_ptr<c10d::Work> work;
     };
-    std::unique_ptr<Pending> pending;
-    guarded("a sum", [&] {
+    auto pending = std::make_unique<Sum>(*this, call("a sum"));
+    guarded(pending->call, [&] {
       std::vector<at::Tensor> in_place{tensor};
-      pending = std::make_unique<Sum>(*this, group_->allreduce(in_place));
+      pending->work = group_->allreduce(in_place);
     });
     return pending;
   }
 
   void sum_in_tree(at::Tensor tensor) override {
-    guarded("a sum in a tree", [&] {
+    guarded(call("a sum in a tree"), [&] {
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < place_.size; step *= 2) {
         const int partner = place_.rank ^ step;
@@ -107,7 +146,7 @@ class Gloo : public World {
   }
 
   void broadcast(at::Tensor tensor, int root) override {
-    guarded("a broadcast", [&] {
+    guarded(call("a broadcast"), [&] {
       c10d::BroadcastOptions options;
       options.rootRank = root;
       std::vector<at::Tensor> in_place{tensor};
@@ -133,24 +172,61 @@ class Gloo : public World {
   std::vector<at::Tensor> gather_equal(const at::Tensor& tensor) {
     std::vector<std::vector<at::Tensor>> all(1);
     for (int r = 0; r < place_.size; ++r) all[0].push_back(at::empty_like(tensor));
-    guarded("a gathering", [&] {
+    guarded(call("a gathering"), [&] {
       std::vector<at::Tensor> mine{tensor};
       group_->allgather(all, mine)->wait();
     });
     return all[0];
   }
 
+  struct Call {
+    const char* what;
+    int64_t number;  // in the order of this rank's calls, which is that of all
+    Clock::time_point begin;
+    std::string text() const { return fmt::format("{}, call {}", what, number); }
+  };
+  Call call(const char* what) { return {what, ++calls_, Clock::now()}; }
+
   template <class Work>
-  void guarded(const char* what, Work work) {
+  void guarded(const Call& call, Work work) {
     try {
       work();
     } catch (const std::exception& e) {
-      failed_ = true;
-      throw Error(Code::kRanks,
-                  fmt::format("rank {} of {}: {} failed: {}", place_.rank, place_.size, what,
-                              first_line(e.what())),
-                  "", "another rank has ended or hangs; its own message says why");
+      const std::chrono::duration<double> waited = Clock::now() - call.begin;
+      throw Error(
+          Code::kRanks,
+          fmt::format("rank {} of {}: {}, failed after {:.1f} s: {}{}", place_.rank, place_.size,
+                      call.text(), waited.count(), first_line(e.what()), what_others_did(call)),
+          "", "another rank has ended or hangs; its own message says why");
     }
+  }
+
+  // Each tells the others where it failed, for as long as the store lives.
+  std::string what_others_did(const Call& call) {
+    failed_ = true;
+    std::vector<int> silent;
+    std::string said;
+    try {
+      store_->set("failed/" + std::to_string(place_.rank), call.text());
+      for (int r = 0; r < place_.size; ++r) silent.push_back(r);
+      const auto end = Clock::now() + Milliseconds(500);
+      const auto hear = [&](int r) {
+        const std::string key = "failed/" + std::to_string(r);
+        if (!store_->check({key})) return false;
+        if (const std::string other = store_->get_to_str(key); other != call.text())
+          said += fmt::format("; rank {} was in {}", r, other);
+        return true;
+      };
+      while (std::erase_if(silent, hear), !silent.empty() && Clock::now() < end)
+        std::this_thread::sleep_for(Milliseconds(10));
+      store_->add("heard", 1);  // the store stays until all have
+      while (place_.rank == 0 && store_->add("heard", 0) < place_.size && Clock::now() < end)
+        std::this_thread::sleep_for(Milliseconds(10));
+    } catch (const std::exception&) {  // the store has gone with its rank
+    }
+    return silent.empty()
+               ? said
+               : fmt::format("{}; nothing heard of rank {}", said, fmt::join(silent, ", "));
   }
 
   // Through the store, so that whoever does not come is known.
@@ -183,6 +259,7 @@ class Gloo : public World {
   c10::intrusive_ptr<c10d::Store> server_, store_;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
   int meetings_ = 0;
+  int64_t calls_ = 0;
   bool failed_ = false;
 };
 

@@ -24,6 +24,7 @@
 #include "engine/run/replicas.h"
 #include "engine/run/speed.h"
 #include "engine/run/stop.h"
+#include "engine/run/stragglers.h"
 #include "engine/step/fields.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
@@ -66,7 +67,7 @@ class Training {
  private:
   void open();
   void open_world(const recipe::Recipe& recipe);
-  void agree();
+  void agree(double own_seconds = 0);
   void check_replicas();
   void restore_or_start();
   void loop();
@@ -113,6 +114,7 @@ class Training {
   track::Values row_values_;          // of the step under way
   const char* stop_ = nullptr;        // why all ranks stop after this step
   bool save_by_time_ = false;
+  Stragglers stragglers_;
   Clock::time_point loop_begin_ = Clock::now();
   double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
   double mfu_per_rate_ = 0;    // model FLOPs utilisation at one sample a second; 0: no known peak
@@ -300,22 +302,28 @@ bool Training::reached_end() const {
 }
 
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
-// clock counts, and anyone's signal.
-void Training::agree() {
+// clock counts, and anyone's signal. `own_seconds`: this rank's own work of the step before.
+void Training::agree(double own_seconds) {
   stop_ = why_stop();
   save_by_time_ =
       parts_->plan.checkpoint_s > 0 && seconds_since(last_save_) >= parts_->plan.checkpoint_s;
   progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin_);
   if (!ranks_) return;
   const bool lead = is_lead();
-  at::Tensor facts = at::tensor(
-      {stop_ ? 1.0 : 0.0, lead && save_by_time_ ? 1.0 : 0.0, lead ? progress_.train_seconds : 0.0},
-      at::kDouble);
-  world_->sum(facts);
-  const double* agreed = facts.const_data_ptr<double>();
+  const auto size = static_cast<size_t>(world_->size());
+  std::vector<double> facts(3 + size);
+  facts[0] = stop_ ? 1 : 0;
+  if (lead) facts[1] = save_by_time_ ? 1 : 0, facts[2] = progress_.train_seconds;
+  facts[3 + static_cast<size_t>(world_->rank())] = own_seconds;
+  const at::Tensor sum = at::tensor(facts, at::kDouble);
+  world_->sum(sum);
+  const double* agreed = sum.const_data_ptr<double>();
   if (!stop_ && agreed[0] > 0) stop_ = "another rank";
   save_by_time_ = agreed[1] > 0;
   progress_.train_seconds = agreed[2];
+  if (!lead || own_seconds == 0) return;
+  if (const std::string slow = stragglers_.note({agreed + 3, agreed + 3 + size}); !slow.empty())
+    log_warning(slow);
 }
 
 // Memory that has changed by itself shows here.
@@ -338,12 +346,14 @@ void Training::loop() {
   agree();
   while (!reached_end() && !stop_) {
     profiler_->step_begins(progress_.step + 1);
+    const auto load_begin = Clock::now();
     const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
+    const double load_seconds = seconds_since(load_begin);
     const step::StepReport report = traced("step", [&] { return step_->take(batch.micro); });
     ++progress_.step;
     stepped_ = true;
     progress_.samples += batch.samples;
-    agree();
+    agree(load_seconds + report.own_seconds);
     log_step(report);
     show_progress();
     const bool evaluation_due =

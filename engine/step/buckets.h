@@ -10,9 +10,10 @@
 namespace lehr::step {
 
 struct BucketOptions {
-  std::vector<size_t> order;  // of the parameters in a forward, as indices; empty: as they are given
-  int64_t bytes = 25 << 20;  // of a bucket; the first, which holds what a backward reaches first, at
-                             // most 1 MiB, so that sending begins early
+  std::vector<size_t>
+      order;                 // of the parameters in a forward, as indices; empty: as they are given
+  int64_t bytes = 25 << 20;  // of a bucket; the first, which holds what a backward reaches first,
+                             // at most 1 MiB, so that sending begins early
   bool bf16 = false;         // send bfloat16: half the bytes, and sums of 8 bits of mantissa
 };
 

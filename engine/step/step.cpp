@@ -6,6 +6,7 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -253,6 +254,7 @@ struct Step::State {
     // low precision is summed elsewhere, and a graph's gradients are all there at once
     const bool in_buckets = ranks && !ranks->fixed_order() && !graph &&
                             (micro.size() == 1 || training.precision != "bf16-master");
+    const auto begin = std::chrono::steady_clock::now();
     for (const auto& batch : micro) {
       if (weight == 0) continue;
       if (in_buckets) ranks->watch(&batch == &micro.back());
@@ -267,6 +269,8 @@ struct Step::State {
         collect(&gradients, micro.size() > 1);
       }
     }
+    report.own_seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (in_shards)
       gradients = ranks->end_shards();
     else if (ranks)

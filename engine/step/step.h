@@ -35,8 +35,9 @@ struct StepReport {
   double lr = 0;
   double loss_scale = 1;
   int64_t samples = 0;
-  int64_t tokens = 0;    // of text: those that count
-  bool skipped = false;  // non-finite, or fp16 scale was lowered: no weight moved
+  int64_t tokens = 0;      // of text: those that count
+  double own_seconds = 0;  // forward and backward of this rank alone
+  bool skipped = false;    // non-finite, or fp16 scale was lowered: no weight moved
 };
 
 class Step {

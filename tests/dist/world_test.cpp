@@ -2,11 +2,16 @@
 #include "engine/dist/world.h"
 
 #include <ATen/ATen.h>
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "engine/base/error.h"
@@ -133,6 +138,109 @@ TEST(World, EndsACallWhenARankIsGone) {
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(codes, (std::vector<int>{6, 6, 9})) << said;
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_NE(said.find("rank 0 of 3: a sum, call 2, failed after"), std::string::npos) << said;
+  EXPECT_NE(said.find("nothing heard of rank 2"), std::string::npos) << said;
+}
+
+TEST(World, NamesTheCallsOfRanksThatDisagree) {
+  testing::internal::CaptureStderr();
+  const auto codes = processes(2, static_cast<uint16_t>(port() + 17), [](const Place& place) {
+    auto world = open_world(place, {2});
+    at::Tensor ones = at::ones({1000});
+    if (place.rank == 0)
+      world->sum(ones);
+    else
+      world->sum_in_tree(ones);
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{6, 6})) << said;
+  EXPECT_NE(said.find("rank 1 was in a sum in a tree, call 2"), std::string::npos) << said;
+  EXPECT_NE(said.find("rank 0 was in a sum, call 2"), std::string::npos) << said;
+}
+
+TEST(World, SumsSeveralAtATimeAndInLowPrecision) {
+  const auto codes = processes(2, static_cast<uint16_t>(port() + 19), [](const Place& place) {
+    auto world = open_world(place, {30});
+    at::Tensor large = at::ones({100000}), small = at::full({3}, 2, at::kBFloat16);
+    auto first = world->begin_sum(large), second = world->begin_sum(small);
+    world->barrier("beside them");
+    second->wait(), first->wait();
+    if (!large.equal(at::full({100000}, 2.0F)) || !small.equal(at::full({3}, 4, at::kBFloat16)))
+      throw std::runtime_error("sums");
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+// The addresses that something listens at on this port: "0100007F" is 127.0.0.1.
+std::vector<std::string> listeners(uint16_t port) {
+  std::vector<std::string> found;
+  for (const char* name : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream rows(name);
+    char address[40];
+    unsigned at = 0, state = 0;
+    for (std::string row; std::getline(rows, row);)
+      if (std::sscanf(row.c_str(), " %*d: %39[0-9A-F]:%x %*[0-9A-F]:%*x %x", address, &at,
+                      &state) == 3 &&
+          at == port && state == 0x0A)
+        found.push_back(address);
+  }
+  return found;
+}
+
+TEST(World, ListensAtTheJobsAddressOnly) {
+  const auto store = static_cast<uint16_t>(port() + 21);
+  const auto codes = processes(2, store, [&](const Place& place) {
+    auto world = open_world(place, {30});
+    if (listeners(store) != std::vector<std::string>{"0100007F"}) throw std::runtime_error("where");
+    world->barrier("looking");
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+int connect_to(uint16_t port) {
+  sockaddr_in at{};
+  at.sin_family = AF_INET, at.sin_port = htons(port), at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  return connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0 ? fd : -1;
+}
+
+void limit_descriptors(rlim_t count) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = std::min(count, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Strangers at the store's port before and while ranks meet.
+TEST(World, IsNotDisturbedByStrangers) {
+  const auto store = static_cast<uint16_t>(port() + 23);
+  const auto codes = processes(3, store, [&](const Place& place) {
+    if (place.rank == 2) {  // comes late, after the strangers
+      int fd = -1;
+      for (int i = 0; i < 500 && (fd = connect_to(store)) < 0; ++i) usleep(10000);
+      if (fd < 0) throw std::runtime_error("no store");
+      std::string huge(1, '\x00');  // a query with a key of 1 TiB
+      const uint64_t length = 1ULL << 40;
+      huge.append(reinterpret_cast<const char*>(&length), sizeof length);
+      for (const std::string& message : {std::string("G"), std::string("GET / HTTP/1.1\r\n\r\n"),
+                                         huge, std::string(9, '\xff'), std::string("\x09\xe8")}) {
+        const int stranger = connect_to(store);
+        if (stranger < 0 || write(stranger, message.data(), message.size()) < 0)
+          throw std::runtime_error("stranger");
+      }
+      limit_descriptors(2000);
+      for (int i = 0; i < 1000; ++i)  // idle ones
+        if (connect_to(store) < 0) throw std::runtime_error("idle stranger");
+    } else {
+      limit_descriptors(256);
+    }
+    auto world = open_world(place, {20});
+    world->barrier("among strangers");
+    at::Tensor ones = at::ones({10});
+    world->sum(ones);
+    if (!ones.equal(at::full({10}, 3.0F))) throw std::runtime_error("sum");
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
 }
 
 }  // namespace

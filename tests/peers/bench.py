@@ -79,6 +79,44 @@ def bench_train():
                 lambda: peer(f"cnn_{script}.py", "--steps", steps, *option)["images_per_s"], goal, "images/s")
 
 
+def two_at_a_time(begin):
+    """Steps of the CNN recipe by two processes of one thread: images/s of both."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes = begin(folder)
+        if any(process.wait() for process in processes):
+            raise SystemExit("a rank failed")
+        rates = []
+        for log in Path(folder).glob("*/metrics.jsonl"):
+            rows = [json.loads(line) for line in log.read_text().splitlines()]
+            rates.append(statistics.median(row["train.samples_per_s"] for row in rows if row["step"] > 20))
+        return sum(rates)
+
+
+def step_ratio(*more):
+    """Of two ranks: the time of a step ÷ that of the same step without communication."""
+    words = ["--set", "training.threads=1", "--set", "training.max_steps=220", "--set", "checkpoint.interval=100000",
+             "--set", "metrics.log_interval=10", "--set", "validation.interval=0", "--set", "export.enabled=false",
+             "--set", "metrics.report_to=[]"]
+    recipe = ROOT / "recipes/fashion_mnist_cnn.yaml"
+
+    def start(verb, folder, name, batch, *further):
+        return subprocess.Popen([LEHR, *verb, recipe, "--run", f"{folder}/{name}", *words, "--set",
+                                 f"training.global_batch_size={batch}", *further],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    together = two_at_a_time(lambda folder: [start(["launch", "-n", "2"], folder, "both", 128, *more)])
+    alone = two_at_a_time(lambda folder: [start(["train"], folder, name, 64) for name in ("one", "two")])
+    return alone / together
+
+
+def bench_ranks():
+    row("CNN step of 2 ranks ÷ without communication, beside DistributedDataParallel", step_ratio,
+        lambda: peer("ddp.py")["ratio"], "≤ 1.03", "", 5)
+    row("the same in fixed order of 2 shards ÷ plain", lambda: step_ratio(
+        "--set", "parallelism.reduction=fixed_order", "--set", "parallelism.logical_shards=2"), step_ratio, "≤ 1.1", "",
+        5)
+
+
 def bench_start():
     ours, theirs = [], []
 
@@ -165,7 +203,7 @@ def bench_language():
             pairs if FAST_BF16 else 1)
 
 
-chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language"]
+chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language", "ranks"]
 model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.processor())
 print(f"{os.cpu_count()} x {model}, {time.strftime('%Y-%m-%d')}; {PAIRS} interleaved pairs unless fewer are enough\n")
 print("| what | Lehr | peer | unit | ratio (min-max) | goal |\n|---|---|---|---|---|---|", flush=True)

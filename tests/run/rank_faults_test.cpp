@@ -93,6 +93,26 @@ TEST_F(RankFaults, AStoppedRankIsNamedWithinItsHeartbeatAndWoken) {
   EXPECT_EQ(wait_for(pid), 0) << scratch.read("log");
 }
 
+TEST_F(RankFaults, ASlowRankIsNamed) {
+  const pid_t pid = start_lehr({"launch", "-n", "2", "small.yaml", "--run", "slow", "--set",
+                                "training.max_steps=100000", "--set", "validation.interval=0"},
+                               scratch.path, scratch.file("log"));
+  wait_for_step("slow", 10);
+  // the processor is its own for a millisecond in six
+  const pid_t slow = ranks_of(pid).at(1);
+  const auto begin = Clock::now();
+  while (log().find("all waited for them: rank 1 (") == std::string::npos &&
+         seconds_since(begin) < 30) {
+    kill(slow, SIGSTOP);
+    usleep(5000);
+    kill(slow, SIGCONT);
+    usleep(1000);
+  }
+  EXPECT_NE(log().find("all waited for them: rank 1 ("), std::string::npos) << log();
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait_for(pid), 75) << log();
+}
+
 TEST_F(RankFaults, AKilledLauncherLeavesNobodyBehind) {
   const pid_t pid = launch(4, "orphans");
   wait_for_step("orphans", 10);
