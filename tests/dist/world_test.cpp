@@ -131,6 +131,7 @@ TEST(World, EndsACallWhenARankIsGone) {
   testing::internal::CaptureStderr();
   const auto codes = processes(3, static_cast<uint16_t>(port() + 13), [](const Place& place) {
     auto world = open_world(place, {60});
+    world->barrier("all are in");
     if (place.rank == 2) _exit(9);
     at::Tensor ones = at::ones({1000});
     world->sum(ones);
