@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
+#include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -19,6 +21,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
+
+// for a verdict to reach the others before the store goes
+constexpr auto kVerdict = Milliseconds(300);
+
+std::vector<uint8_t> as_bytes(const std::vector<int>& values) {
+  std::vector<uint8_t> bytes(values.size() * sizeof(int));
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
+  std::vector<int> values(bytes.size() / sizeof(int));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(int));
+  return values;
+}
 
 std::string first_line(const char* text) {
   const std::string all = text;
@@ -85,15 +101,15 @@ class Gloo : public World {
     guarded("a sum in a tree", [&] {
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < place_.size; step *= 2) {
-        const int partner = place_.rank ^ step;
-        std::vector<at::Tensor> mine{tensor}, theirs{other};
-        auto sent = group_->send(mine, partner, step);
-        auto received = group_->recv(theirs, partner, step);
-        sent->wait();
-        received->wait();
+        swap(tensor, other, place_.rank ^ step, step);
         tensor.add_(other);  // a + b and b + a have the same bits
       }
     });
+  }
+
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    if (partner == place_.rank) return;
+    guarded("an exchange", [&] { swap(mine, theirs, partner, 0); });
   }
 
   void broadcast(at::Tensor tensor, int root) override {
@@ -130,6 +146,14 @@ class Gloo : public World {
     return all[0];
   }
 
+  void swap(const at::Tensor& mine, const at::Tensor& theirs, int partner, int tag) {
+    std::vector<at::Tensor> out{mine}, in{theirs};
+    auto sent = group_->send(out, partner, tag);
+    auto received = group_->recv(in, partner, tag);
+    sent->wait();
+    received->wait();
+  }
+
   template <class Work>
   void guarded(const char* what, Work work) {
     try {
@@ -143,29 +167,39 @@ class Gloo : public World {
     }
   }
 
-  // Through the store, so that whoever does not come is known.
+  // Through the store, so that whoever does not come is known. The lead's clock decides who that
+  // is; the others' runs a little longer, so that all say the same.
   void meet(const std::string& what) {
-    const std::string place = fmt::format("meeting/{}/", meetings_++);
-    std::vector<int> missing;
-    for (int r = 0; r < place_.size; ++r) missing.push_back(r);
-    const auto end = Clock::now() + timeout_;
+    const std::string place = fmt::format("meeting/{}/", meetings_++), verdict = place + "verdict";
+    std::vector<int> missing(static_cast<size_t>(place_.size));
+    std::iota(missing.begin(), missing.end(), 0);
+    const bool decides = place_.rank == 0;
+    const auto end = Clock::now() + timeout_ + (decides ? Milliseconds(0) : kVerdict);
     try {
       store_->set(place + std::to_string(place_.rank), "here");
       for (auto pause = Milliseconds(1); Clock::now() < end;
            pause = std::min(2 * pause, Milliseconds(50))) {
         std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
         if (missing.empty()) return;
+        if (!decides && store_->check({verdict})) {
+          missing = as_ints(store_->get(verdict));
+          break;
+        }
         std::this_thread::sleep_for(pause);
       }
+      if (decides) {
+        store_->set(verdict, as_bytes(missing));
+        std::this_thread::sleep_for(kVerdict);
+      }
     } catch (const std::exception& e) {  // whoever serves the store has given up first
-      if (Clock::now() + Milliseconds(100) < end)
+      if (Clock::now() + kVerdict < end)
         throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
                                               place_.rank, what, first_line(e.what())));
     }
-    throw Error(Code::kRanks,
-                fmt::format("after {} s at {}, of {} ranks these have not come: {}",
-                            timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
-                "", "see their output, and that every node reaches this one");
+    throw Absent(
+        fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                    timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+        missing);
   }
 
   const Place place_;

@@ -5,8 +5,6 @@
 
 #include <cstring>
 
-#include "engine/base/error.h"
-
 namespace lehr::dist {
 namespace {
 
@@ -18,6 +16,7 @@ class Single : public World {
   void sum(at::Tensor) override {}
   void sum_in_tree(at::Tensor) override {}
   void broadcast(at::Tensor, int) override {}
+  void exchange(const at::Tensor&, at::Tensor, int) override {}
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor}; }
 };
 
@@ -32,6 +31,10 @@ std::string text_of(const at::Tensor& bytes) {
 }
 
 }  // namespace
+
+Absent::Absent(const std::string& what, std::vector<int> ranks)
+    : Error(Code::kRanks, what, "", "see their output, and that every node reaches this one"),
+      ranks_(std::move(ranks)) {}
 
 World& single() {
   static Single world;
