@@ -13,8 +13,8 @@ namespace lehr::run {
 // object a rank, shorter where the roll call was cut) and `problems` (each with `ranks`, `what`,
 // `hint`; empty when all is well).
 //
-// A rank is slow when its product takes over three times the median, or when every line that it
-// shares takes over three times what a good line of its kind (within a host, between hosts) takes.
+// A rank is slow when its product takes over three times the median; a line between two hosts when
+// it takes over three times what a good one takes, and then a rank all of whose lines are.
 // Opens the world; waits for `timeout_s` at each meeting. All ranks call this. An empty object on
 // the others, for which the lead speaks; throws Error{kRanks} where the lead cannot be reached.
 nlohmann::ordered_json roll_call(const dist::Place& place, double timeout_s);
