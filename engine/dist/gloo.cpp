@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <future>
 #include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -14,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "engine/base/error.h"
+#include "engine/dist/address.h"
 #include "engine/dist/world.h"
 
 namespace lehr::dist {
@@ -24,6 +27,8 @@ using Milliseconds = std::chrono::milliseconds;
 
 // for a verdict to reach the others before the store goes
 constexpr auto kVerdict = Milliseconds(300);
+constexpr auto kGoodbye = Milliseconds(2000);   // for the others to leave before the lead
+constexpr auto kPatience = Milliseconds(1000);  // beyond a limit that a call keeps by itself
 
 std::vector<uint8_t> as_bytes(const std::vector<int>& values) {
   std::vector<uint8_t> bytes(values.size() * sizeof(int));
@@ -36,9 +41,55 @@ std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
   return values;
 }
 
+// Work that may wait without end, as the store's client does for a host that is cut off. It is then
+// left behind on its thread, so it owns what it uses.
+template <class Work>
+auto in_time(Milliseconds limit, Work work) {
+  std::packaged_task<decltype(work())()> task(std::move(work));
+  auto result = task.get_future();
+  std::thread(std::move(task)).detach();
+  if (result.wait_for(limit) != std::future_status::ready)
+    throw std::runtime_error(fmt::format("no answer for {} s", limit.count() / 1000.0));
+  return result.get();
+}
+
+struct Meeting {
+  c10::intrusive_ptr<c10d::Store> store;
+  Place place;
+  Milliseconds timeout;
+  std::string key;
+};
+
 std::string first_line(const char* text) {
   const std::string all = text;
   return all.substr(0, all.find('\n'));
+}
+
+// Through the store, so that whoever does not come is known. The lead's clock decides who that is;
+// the others' runs a little longer, so that all say the same.
+std::vector<int> missing_at(const Meeting& m) {
+  const std::string verdict = m.key + "verdict";
+  std::vector<int> missing(static_cast<size_t>(m.place.size));
+  std::iota(missing.begin(), missing.end(), 0);
+  const bool decides = m.place.rank == 0;
+  const auto end = Clock::now() + m.timeout + (decides ? Milliseconds(0) : kVerdict);
+  try {
+    m.store->set(m.key + std::to_string(m.place.rank), "here");
+    for (auto pause = Milliseconds(1); Clock::now() < end;
+         pause = std::min(2 * pause, Milliseconds(50))) {
+      std::erase_if(missing, [&](int r) { return m.store->check({m.key + std::to_string(r)}); });
+      if (missing.empty()) return missing;
+      if (!decides && m.store->check({verdict})) return as_ints(m.store->get(verdict));
+      std::this_thread::sleep_for(pause);
+    }
+    if (decides) {
+      m.store->set(verdict, as_bytes(missing));
+      std::this_thread::sleep_for(kVerdict);
+    }
+  } catch (const std::exception&) {
+    if (Clock::now() + kVerdict < end) throw;  // later, whoever serves the store gave up first
+  }
+  return missing;
 }
 
 class Gloo : public World {
@@ -64,23 +115,25 @@ class Gloo : public World {
     meet("start");
     guarded("joining the group", [&] {
       auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_);
-      // on one node nothing needs to leave it
-      gloo->devices.push_back(place.local_size == place.size
-                                  ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
-                                  : c10d::ProcessGroupGloo::createDefaultDevice());
-      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, place.rank, place.size, gloo);
+      gloo->devices.push_back(device());
+      group_ = in_time(timeout_ + kPatience, [store = store_, place, gloo] {
+        return c10::make_intrusive<c10d::ProcessGroupGloo>(store, place.rank, place.size, gloo);
+      });
     });
   }
 
   ~Gloo() override {
     group_.reset();
-    // rank 0 serves the store, and leaves last; but not where somebody is missing for good
+    if (failed_) return;
+    // rank 0 serves the store, and leaves last
     try {
-      store_->add("left", 1);
-      const auto end = Clock::now() + std::min<Milliseconds>(timeout_, Milliseconds(2000));
-      while (place_.rank == 0 && !failed_ && store_->add("left", 0) < place_.size &&
-             Clock::now() < end)
-        std::this_thread::sleep_for(Milliseconds(5));
+      in_time(kGoodbye + kPatience, [store = store_, place = place_] {
+        store->add("left", 1);
+        const auto end = Clock::now() + kGoodbye;
+        while (place.rank == 0 && store->add("left", 0) < place.size && Clock::now() < end)
+          std::this_thread::sleep_for(Milliseconds(5));
+        return true;
+      });
     } catch (const std::exception&) {  // whoever is gone has said why
     }
   }
@@ -146,6 +199,16 @@ class Gloo : public World {
     return all[0];
   }
 
+  // On one node nothing needs to leave it.
+  std::shared_ptr<gloo::transport::Device> device() const {
+    const char* chosen = std::getenv("GLOO_SOCKET_IFNAME");
+    const bool one_node = place_.local_size == place_.size;
+    if (chosen && *chosen && !one_node)
+      return c10d::ProcessGroupGloo::createDeviceForInterface(chosen);
+    return c10d::ProcessGroupGloo::createDeviceForHostname(
+        one_node ? "127.0.0.1" : own_address(place_.address, place_.port));
+  }
+
   void swap(const at::Tensor& mine, const at::Tensor& theirs, int partner, int tag) {
     std::vector<at::Tensor> out{mine}, in{theirs};
     auto sent = group_->send(out, partner, tag);
@@ -167,35 +230,20 @@ class Gloo : public World {
     }
   }
 
-  // Through the store, so that whoever does not come is known. The lead's clock decides who that
-  // is; the others' runs a little longer, so that all say the same.
   void meet(const std::string& what) {
-    const std::string place = fmt::format("meeting/{}/", meetings_++), verdict = place + "verdict";
-    std::vector<int> missing(static_cast<size_t>(place_.size));
-    std::iota(missing.begin(), missing.end(), 0);
-    const bool decides = place_.rank == 0;
-    const auto end = Clock::now() + timeout_ + (decides ? Milliseconds(0) : kVerdict);
+    const Meeting meeting{store_, place_, timeout_, fmt::format("meeting/{}/", meetings_++)};
+    std::vector<int> missing;
     try {
-      store_->set(place + std::to_string(place_.rank), "here");
-      for (auto pause = Milliseconds(1); Clock::now() < end;
-           pause = std::min(2 * pause, Milliseconds(50))) {
-        std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
-        if (missing.empty()) return;
-        if (!decides && store_->check({verdict})) {
-          missing = as_ints(store_->get(verdict));
-          break;
-        }
-        std::this_thread::sleep_for(pause);
-      }
-      if (decides) {
-        store_->set(verdict, as_bytes(missing));
-        std::this_thread::sleep_for(kVerdict);
-      }
-    } catch (const std::exception& e) {  // whoever serves the store has given up first
-      if (Clock::now() + kVerdict < end)
-        throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
-                                              place_.rank, what, first_line(e.what())));
+      missing = in_time(timeout_ + kPatience, [meeting] { return missing_at(meeting); });
+    } catch (const std::exception& e) {
+      failed_ = true;
+      throw Error(Code::kRanks,
+                  fmt::format("rank {} cannot reach the store at {}: {}", place_.rank, what,
+                              first_line(e.what())),
+                  "", "see that rank 0 still runs and that this host reaches its");
     }
+    if (missing.empty()) return;
+    failed_ = true;
     throw Absent(
         fmt::format("after {} s at {}, of {} ranks these have not come: {}",
                     timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),

@@ -50,9 +50,8 @@ class Cluster : public ::testing::Test {
     return fingerprint(scratch.file("one"));
   }
   int newest_step(const std::string& run) {
-    const Outcome steps =
-        shell("ls " + run + "/checkpoints 2>/dev/null | sed -n 's/^step-0*//p' | tail -1",
-              scratch.path);
+    const Outcome steps = shell(
+        "ls " + run + "/checkpoints 2>/dev/null | sed -n 's/^step-0*//p' | tail -1", scratch.path);
     return std::atoi(steps.out.c_str());
   }
   std::string log(const std::string& name) {
@@ -72,17 +71,16 @@ class Mpirun : public Cluster {
 };
 
 TEST_F(Mpirun, GivesTheBitsOfOneRank) {
-  const Outcome outcome = shell(
-      command + "-n 2 " + kProgram + " train small.yaml --run mpi --set training.max_steps=30" +
-          kFixed,
-      scratch.path);
+  const Outcome outcome =
+      shell(command + "-n 2 " + kProgram +
+                " train small.yaml --run mpi --set training.max_steps=30" + kFixed,
+            scratch.path);
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   EXPECT_NE(outcome.out.find("on each of 2 ranks (mpirun)"), std::string::npos) << outcome.out;
-  ASSERT_EQ(
-      shell(kProgram + " train small.yaml --run short --set training.max_steps=30" + kFixed,
-            scratch.path)
-          .code,
-      0);
+  ASSERT_EQ(shell(kProgram + " train small.yaml --run short --set training.max_steps=30" + kFixed,
+                  scratch.path)
+                .code,
+            0);
   EXPECT_EQ(fingerprint(scratch.file("mpi")), fingerprint(scratch.file("short")));
 }
 
@@ -93,8 +91,8 @@ TEST_F(Mpirun, HandsOnTheNoticeAndAllIsSavedHoweverSlowTheDisk) {
   const std::string slow = "-x LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libslow_disk.so ";
   Outcome cut;
   std::thread job([&] {
-    cut = shell(command + "--report-pid pid -n 1 " + slow + words + " : -n 1 " + words,
-                scratch.path);
+    cut =
+        shell(command + "--report-pid pid -n 1 " + slow + words + " : -n 1 " + words, scratch.path);
   });
   const auto step = [this] { return newest_step("mpi"); };
   EXPECT_TRUE(wait_until(60, [&] { return step() >= 20; }));
@@ -171,8 +169,8 @@ slurmctld -f $PWD/slurm.conf; for n in s1 s2; do slurmd -f $PWD/slurm.conf -N $n
     return std::string(name).substr(0, std::string(name).find('.'));
   }
   Outcome slurm(const std::string& command) {
-    return shell("export SLURM_CONF=" + scratch.file("slurm.conf") + " MASTER_ADDR=127.0.0.1 LEHR=" +
-                     kProgram + "; " + command,
+    return shell("export SLURM_CONF=" + scratch.file("slurm.conf") +
+                     " MASTER_ADDR=127.0.0.1 LEHR=" + kProgram + "; " + command,
                  scratch.path);
   }
   std::string state(const std::string& job) {
