@@ -37,6 +37,7 @@ struct Options {
   std::vector<std::string> overrides, inputs;
   bool json = false, fresh = false, approximate = false, reference = false, debug = false;
   int kills = 3;
+  double timeout_s = 60;
 };
 
 CLI::App* verb(CLI::App& app, const char* name, const char* text, const char* example) {
@@ -51,6 +52,12 @@ void takes_recipe(CLI::App* sub, Options& o) {
   sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")
       ->expected(1)
       ->take_all();
+}
+
+void takes_doctors_options(CLI::App* sub, Options& o) {
+  sub->add_flag("--json", o.json, "For machines");
+  sub->add_option("--timeout", o.timeout_s, "Seconds to wait for a rank")
+      ->check(CLI::Range(0.1, 86400.0));
 }
 
 int dispatch(int argc, char** argv, Options& o) {
@@ -75,8 +82,9 @@ int dispatch(int argc, char** argv, Options& o) {
 
   run::LaunchRequest launching;
   auto* launch = verb(app, "launch", "Train a recipe on several ranks of this node",
-                      "lehr launch -n 4 recipes/fashion_mnist_cnn.yaml");
+                      "lehr launch -n 4 recipes/fashion_mnist_cnn.yaml\n  lehr launch -n 4 doctor");
   takes_recipe(launch, o);
+  launch->get_option("recipe")->required(false);  // doctor needs none
   launch->add_option("-n,--ranks", launching.ranks, "Processes")
       ->required()
       ->check(CLI::Range(1, 4096));
@@ -84,6 +92,11 @@ int dispatch(int argc, char** argv, Options& o) {
   launch->add_flag("--fresh", o.fresh, "Begin a new run even if one could continue");
   launch->add_flag("--allow-approximate-resume", o.approximate,
                    "Continue although something that bits depend on differs");
+
+  auto* launch_doctor = launch->add_subcommand("doctor", "Whether these ranks work together");
+  takes_doctors_options(launch_doctor, o);
+  for (const char* option : {"recipe", "--set", "--run", "--fresh", "--allow-approximate-resume"})
+    launch_doctor->excludes(launch->get_option(option));
 
   auto* check = verb(app, "check", "Check a recipe without training it",
                      "lehr check recipes/fashion_mnist_cnn.yaml");
@@ -150,9 +163,11 @@ int dispatch(int argc, char** argv, Options& o) {
   inspect->add_option("path", o.path, "Folder")->required();
   inspect->add_flag("--json", o.json, "For machines");
 
-  auto* doctor = verb(app, "doctor", "Versions, devices, what is compiled in and what is missing",
-                      "lehr doctor");
-  doctor->add_flag("--json", o.json, "For machines");
+  auto* doctor =
+      verb(app, "doctor",
+           "Versions, devices, what is missing; under a launcher, whether its ranks work together",
+           "lehr doctor\n  srun lehr doctor");
+  takes_doctors_options(doctor, o);
 
   run::GenerateRequest generation;
   auto* generate = verb(app, "generate", "Write the text that follows a prompt",
@@ -197,6 +212,7 @@ int dispatch(int argc, char** argv, Options& o) {
 
   try {
     app.parse(argc, argv);
+    if (*launch && !*launch_doctor && o.recipe.empty()) throw CLI::RequiredError("recipe");
   } catch (const CLI::ParseError& e) {
     const int code = app.exit(e);
     return code == 0 ? 0 : static_cast<int>(Code::kUsage);
@@ -208,6 +224,12 @@ int dispatch(int argc, char** argv, Options& o) {
   }
   if (*launch) {
     launching.program = std::filesystem::read_symlink("/proc/self/exe").string();
+    if (*launch_doctor) {
+      std::vector<std::string> words{"doctor", "--timeout", fmt::format("{}", o.timeout_s)};
+      if (o.json) words.emplace_back("--json");
+      track::Terminal answer(1);
+      return static_cast<int>(run::launch_once(launching.program, launching.ranks, words, answer));
+    }
     launching.recipe = o.recipe;
     launching.overrides = o.overrides;
     launching.run = o.run;
@@ -256,7 +278,9 @@ int dispatch(int argc, char** argv, Options& o) {
   } else if (*tokenize) {
     run::tokenize(tokenization, *terminal);
   } else if (*doctor) {
-    std::cout << run::doctor(o.json);
+    const run::Diagnosis diagnosis = run::doctor(o.json, o.timeout_s);
+    std::cout << diagnosis.text;
+    return static_cast<int>(diagnosis.code);
   }
   return 0;
 }

@@ -4,18 +4,24 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <future>
+#include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "engine/base/error.h"
+#include "engine/dist/address.h"
 #include "engine/dist/world.h"
 
 namespace lehr::dist {
@@ -24,20 +30,64 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
+// for a verdict to reach the others before the store goes
+constexpr auto kVerdict = Milliseconds(300);
+constexpr auto kGoodbye = Milliseconds(2000);   // for the others to leave before the lead
+constexpr auto kPatience = Milliseconds(1000);  // beyond a limit that a call keeps by itself
+
+std::vector<uint8_t> as_bytes(const std::vector<int>& values) {
+  std::vector<uint8_t> bytes(values.size() * sizeof(int));
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
+  std::vector<int> values(bytes.size() / sizeof(int));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(int));
+  return values;
+}
+
+// Work that may wait without end, as the store's client does for a host that is cut off. It is then
+// left behind on its thread, so it owns what it uses.
+template <class Work>
+auto in_time(Milliseconds limit, Work work) {
+  std::packaged_task<decltype(work())()> task(std::move(work));
+  auto result = task.get_future();
+  std::thread(std::move(task)).detach();
+  if (result.wait_for(limit) != std::future_status::ready)
+    throw std::runtime_error(fmt::format("no answer for {} s", limit.count() / 1000.0));
+  return result.get();
+}
+
+struct Meeting {
+  c10::intrusive_ptr<c10d::Store> store;
+  Place place;
+  Milliseconds timeout;
+  std::string key;
+};
+
 std::string first_line(const char* text) {
   const std::string all = text;
   return all.substr(0, all.find('\n'));
 }
 
+bool is_loopback(const sockaddr* address) {
+  if (address->sa_family == AF_INET6)
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
+  const uint32_t ip = ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr);
+  return ip >> 24 == 127;
+}
+
 // A socket that listens where `place` says the store is, and nowhere else; c10d's own listens on
-// every interface. None where that address is not this node's own (a service in front of it).
-std::optional<int> listen_at(const std::string& address, uint16_t port) {
+// every interface. None where that address is not this node's own (a service in front of it), or
+// for several nodes is its loopback (Debian's /etc/hosts puts a host's own name there).
+std::optional<int> listen_at(const Place& place) {
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
-  if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found) != 0)
+  if (getaddrinfo(place.address.c_str(), std::to_string(place.port).c_str(), &hints, &found) != 0)
     return std::nullopt;
   std::optional<int> listening;
   for (const addrinfo* at = found; at && !listening; at = at->ai_next) {
+    if (place.local_size < place.size && is_loopback(at->ai_addr)) continue;
     const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) continue;
     const int on = 1;
@@ -59,6 +109,56 @@ void raise_descriptor_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// Through the store, so that whoever does not come is known. The lead's clock decides who that is;
+// the others' runs a little longer, so that all say the same.
+std::vector<int> missing_at(const Meeting& m) {
+  const std::string verdict = m.key + "verdict";
+  std::vector<int> missing(static_cast<size_t>(m.place.size));
+  std::iota(missing.begin(), missing.end(), 0);
+  const bool decides = m.place.rank == 0;
+  const auto end = Clock::now() + m.timeout + (decides ? Milliseconds(0) : kVerdict);
+  try {
+    m.store->set(m.key + std::to_string(m.place.rank), "here");
+    for (auto pause = Milliseconds(1); Clock::now() < end;
+         pause = std::min(2 * pause, Milliseconds(50))) {
+      std::erase_if(missing, [&](int r) { return m.store->check({m.key + std::to_string(r)}); });
+      if (missing.empty()) return missing;
+      if (!decides && m.store->check({verdict})) return as_ints(m.store->get(verdict));
+      std::this_thread::sleep_for(pause);
+    }
+    if (decides) {
+      m.store->set(verdict, as_bytes(missing));
+      std::this_thread::sleep_for(kVerdict);
+    }
+  } catch (const std::exception&) {
+    if (Clock::now() + kVerdict < end) throw;  // later, whoever serves the store gave up first
+  }
+  return missing;
+}
+
+// After a failure each tells the others where it was, for as long as the store lives.
+std::string compare_notes(c10d::Store& store, const Place& place, const std::string& mine) {
+  std::vector<int> silent(static_cast<size_t>(place.size));
+  std::iota(silent.begin(), silent.end(), 0);
+  std::string said;
+  store.set("failed/" + std::to_string(place.rank), mine);
+  const auto end = Clock::now() + 2 * kVerdict;
+  const auto hear = [&](int r) {
+    const std::string key = "failed/" + std::to_string(r);
+    if (!store.check({key})) return false;
+    if (const std::string other = store.get_to_str(key); other != mine)
+      said += fmt::format("; rank {} was in {}", r, other);
+    return true;
+  };
+  while (std::erase_if(silent, hear), !silent.empty() && Clock::now() < end)
+    std::this_thread::sleep_for(Milliseconds(10));
+  store.add("heard", 1);  // the store stays until all have
+  while (place.rank == 0 && store.add("heard", 0) < place.size && Clock::now() < end)
+    std::this_thread::sleep_for(Milliseconds(10));
+  if (!silent.empty()) said += fmt::format("; nothing heard of rank {}", fmt::join(silent, ", "));
+  return said;
+}
+
 class Gloo : public World {
  public:
   Gloo(const Place& place, const WorldOptions& options)
@@ -72,8 +172,7 @@ class Gloo : public World {
       store.timeout = timeout_;
       if (store.isServer) {
         raise_descriptor_limit();
-        store.masterListenFd =
-            place.listening_fd ? place.listening_fd : listen_at(place.address, place.port);
+        store.masterListenFd = place.listening_fd ? place.listening_fd : listen_at(place);
       }
       server_ = c10::make_intrusive<c10d::TCPStore>(place.address, store);
       store_ = c10::make_intrusive<c10d::PrefixStore>("lehr/" + place.attempt, server_);
@@ -86,23 +185,25 @@ class Gloo : public World {
     meet("start");
     guarded(call("joining the group"), [&] {
       auto gloo = c10d::ProcessGroupGloo::Options::create(timeout_);
-      // on one node nothing needs to leave it
-      gloo->devices.push_back(place.local_size == place.size
-                                  ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
-                                  : c10d::ProcessGroupGloo::createDefaultDevice());
-      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, place.rank, place.size, gloo);
+      gloo->devices.push_back(device());
+      group_ = in_time(timeout_ + kPatience, [store = store_, place, gloo] {
+        return c10::make_intrusive<c10d::ProcessGroupGloo>(store, place.rank, place.size, gloo);
+      });
     });
   }
 
   ~Gloo() override {
     group_.reset();
-    // rank 0 serves the store, and leaves last; but not where somebody is missing for good
+    if (failed_) return;
+    // rank 0 serves the store, and leaves last
     try {
-      store_->add("left", 1);
-      const auto end = Clock::now() + std::min<Milliseconds>(timeout_, Milliseconds(2000));
-      while (place_.rank == 0 && !failed_ && store_->add("left", 0) < place_.size &&
-             Clock::now() < end)
-        std::this_thread::sleep_for(Milliseconds(5));
+      in_time(kGoodbye + kPatience, [store = store_, place = place_] {
+        store->add("left", 1);
+        const auto end = Clock::now() + kGoodbye;
+        while (place.rank == 0 && store->add("left", 0) < place.size && Clock::now() < end)
+          std::this_thread::sleep_for(Milliseconds(5));
+        return true;
+      });
     } catch (const std::exception&) {  // whoever is gone has said why
     }
   }
@@ -134,15 +235,16 @@ class Gloo : public World {
     guarded(call("a sum in a tree"), [&] {
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < place_.size; step *= 2) {
-        const int partner = place_.rank ^ step;
-        std::vector<at::Tensor> mine{tensor}, theirs{other};
-        auto sent = group_->send(mine, partner, step);
-        auto received = group_->recv(theirs, partner, step);
-        sent->wait();
-        received->wait();
+        swap(tensor, other, place_.rank ^ step, step);
         tensor.add_(other);  // a + b and b + a have the same bits
       }
     });
+  }
+
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    const Call exchange = call("an exchange");
+    if (partner == place_.rank) return;
+    guarded(exchange, [&] { swap(mine, theirs, partner, 0); });
   }
 
   void broadcast(at::Tensor tensor, int root) override {
@@ -179,6 +281,24 @@ class Gloo : public World {
     return all[0];
   }
 
+  // On one node nothing needs to leave it.
+  std::shared_ptr<gloo::transport::Device> device() const {
+    const char* chosen = std::getenv("GLOO_SOCKET_IFNAME");
+    const bool one_node = place_.local_size == place_.size;
+    if (chosen && *chosen && !one_node)
+      return c10d::ProcessGroupGloo::createDeviceForInterface(chosen);
+    return c10d::ProcessGroupGloo::createDeviceForHostname(
+        one_node ? "127.0.0.1" : own_address(place_.address, place_.port));
+  }
+
+  void swap(const at::Tensor& mine, const at::Tensor& theirs, int partner, int tag) {
+    std::vector<at::Tensor> out{mine}, in{theirs};
+    auto sent = group_->send(out, partner, tag);
+    auto received = group_->recv(in, partner, tag);
+    sent->wait();
+    received->wait();
+  }
+
   struct Call {
     const char* what;
     int64_t number;  // in the order of this rank's calls, which is that of all
@@ -196,62 +316,41 @@ class Gloo : public World {
       throw Error(
           Code::kRanks,
           fmt::format("rank {} of {}: {}, failed after {:.1f} s: {}{}", place_.rank, place_.size,
-                      call.text(), waited.count(), first_line(e.what()), what_others_did(call)),
+                      call.text(), waited.count(), first_line(e.what()), others_at(call.text())),
           "", "another rank has ended or hangs; its own message says why");
     }
   }
 
-  // Each tells the others where it failed, for as long as the store lives.
-  std::string what_others_did(const Call& call) {
+  // What the others say that they were in.
+  std::string others_at(const std::string& mine) {
     failed_ = true;
-    std::vector<int> silent;
-    std::string said;
     try {
-      store_->set("failed/" + std::to_string(place_.rank), call.text());
-      for (int r = 0; r < place_.size; ++r) silent.push_back(r);
-      const auto end = Clock::now() + Milliseconds(500);
-      const auto hear = [&](int r) {
-        const std::string key = "failed/" + std::to_string(r);
-        if (!store_->check({key})) return false;
-        if (const std::string other = store_->get_to_str(key); other != call.text())
-          said += fmt::format("; rank {} was in {}", r, other);
-        return true;
-      };
-      while (std::erase_if(silent, hear), !silent.empty() && Clock::now() < end)
-        std::this_thread::sleep_for(Milliseconds(10));
-      store_->add("heard", 1);  // the store stays until all have
-      while (place_.rank == 0 && store_->add("heard", 0) < place_.size && Clock::now() < end)
-        std::this_thread::sleep_for(Milliseconds(10));
+      return in_time(kGoodbye, [store = store_, place = place_, mine] {
+        return compare_notes(*store, place, mine);
+      });
     } catch (const std::exception&) {  // the store has gone with its rank
+      return "";
     }
-    return silent.empty()
-               ? said
-               : fmt::format("{}; nothing heard of rank {}", said, fmt::join(silent, ", "));
   }
 
-  // Through the store, so that whoever does not come is known.
   void meet(const std::string& what) {
-    const std::string place = fmt::format("meeting/{}/", meetings_++);
+    const Meeting meeting{store_, place_, timeout_, fmt::format("meeting/{}/", meetings_++)};
     std::vector<int> missing;
-    for (int r = 0; r < place_.size; ++r) missing.push_back(r);
-    const auto end = Clock::now() + timeout_;
     try {
-      store_->set(place + std::to_string(place_.rank), "here");
-      for (auto pause = Milliseconds(1); Clock::now() < end;
-           pause = std::min(2 * pause, Milliseconds(50))) {
-        std::erase_if(missing, [&](int r) { return store_->check({place + std::to_string(r)}); });
-        if (missing.empty()) return;
-        std::this_thread::sleep_for(pause);
-      }
-    } catch (const std::exception& e) {  // whoever serves the store has given up first
-      if (Clock::now() + Milliseconds(100) < end)
-        throw Error(Code::kRanks, fmt::format("rank {} cannot reach the store at {}: {}",
-                                              place_.rank, what, first_line(e.what())));
+      missing = in_time(timeout_ + kPatience, [meeting] { return missing_at(meeting); });
+    } catch (const std::exception& e) {
+      failed_ = true;
+      throw Error(Code::kRanks,
+                  fmt::format("rank {} cannot reach the store at {}: {}", place_.rank, what,
+                              first_line(e.what())),
+                  "", "see that rank 0 still runs and that this host reaches its");
     }
-    throw Error(Code::kRanks,
-                fmt::format("after {} s at {}, of {} ranks these have not come: {}",
-                            timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
-                "", "see their output, and that every node reaches this one");
+    if (missing.empty()) return;
+    failed_ = true;
+    throw Absent(
+        fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                    timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+        missing);
   }
 
   const Place place_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <vector>
@@ -110,10 +111,12 @@ Place find_place(const Environment& given) {
     place.rank = read.number("SLURM_PROCID");
     place.size = read.number("SLURM_NTASKS");
     place.local_rank = read.number("SLURM_LOCALID");
-    // "2(x3),1": tasks of each node; only whether all are on one is needed
     const std::string first = first_host(read.text("SLURM_STEP_NODELIST"));
     const bool one_node = read.number("SLURM_STEP_NUM_NODES", 1) == 1;
-    place.local_size = one_node ? place.size : place.local_rank + 1;
+    place.local_size = one_node ? place.size
+                                : tasks_of_node(read.text("SLURM_STEP_TASKS_PER_NODE", ""),
+                                                read.number("SLURM_NODEID", 0))
+                                      .value_or(place.local_rank + 1);
     place.address = read.text("MASTER_ADDR", first.c_str());
     const std::string job = read.text("SLURM_JOB_ID", "") + "." + read.text("SLURM_STEP_ID");
     place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
@@ -121,6 +124,19 @@ Place find_place(const Environment& given) {
     read.done(place);
   }
   return place;
+}
+
+std::optional<int> tasks_of_node(const std::string& list, int node) {
+  int tasks = 0, nodes = 0, length = 0;
+  for (const char* at = list.c_str(); *at; at += length) {
+    if (*at == ',') ++at;
+    if (std::sscanf(at, "%d%n", &tasks, &length) != 1) break;
+    at += length;
+    if (std::sscanf(at, "(x%d)%n", &nodes, &length) != 1) nodes = 1, length = 0;
+    if (node < nodes) return tasks;
+    node -= nodes;
+  }
+  return std::nullopt;
 }
 
 std::string first_host(const std::string& list) {

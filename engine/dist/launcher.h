@@ -25,12 +25,14 @@ struct Place {
 //   Lehr, torchrun, PyTorchJob: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 //     LOCAL_WORLD_SIZE (pytorch.org/docs/stable/elastic/run.html)
 //   Open MPI: OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE}, MASTER_ADDR beyond one node
-//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,STEP_ID,STEP_NODELIST} of a step (srun), not of a batch
-//   script
+//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,NODEID,STEP_ID,STEP_NODELIST,STEP_TASKS_PER_NODE} of a step
+//   (srun), not of a batch script
 using Environment = std::function<const char*(const char*)>;
 Place find_place(const Environment& environment = nullptr);  // nullptr: getenv
 
 // First host of a Slurm list: "node[07-09,12],other" -> "node07".
 std::string first_host(const std::string& list);
+// Of a node in Slurm's list, counted from 0: of "2(x3),1", node 3 has 1. Nothing beyond the list.
+std::optional<int> tasks_of_node(const std::string& list, int node);
 
 }  // namespace lehr::dist

@@ -37,6 +37,10 @@ class Thread : public World {
   void broadcast(at::Tensor tensor, int root) override {
     tensor.copy_(gather(tensor).at(static_cast<size_t>(root)));
   }
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    const auto all = gather(mine);
+    if (partner != rank_) theirs.copy_(all.at(static_cast<size_t>(partner)));
+  }
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
     meeting_->shown[static_cast<size_t>(rank_)] = tensor;
     meeting_->gate.arrive_and_wait();

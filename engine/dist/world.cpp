@@ -5,8 +5,6 @@
 
 #include <cstring>
 
-#include "engine/base/error.h"
-
 namespace lehr::dist {
 namespace {
 
@@ -18,6 +16,7 @@ class Single : public World {
   std::unique_ptr<Pending> begin_sum(at::Tensor) override { return done(); }
   void sum_in_tree(at::Tensor) override {}
   void broadcast(at::Tensor, int) override {}
+  void exchange(const at::Tensor&, at::Tensor, int) override {}
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor}; }
 };
 
@@ -39,6 +38,10 @@ std::unique_ptr<Pending> done() {
   };
   return std::make_unique<Done>();
 }
+
+Absent::Absent(const std::string& what, std::vector<int> ranks)
+    : Error(Code::kRanks, what, "", "see their output, and that every node reaches this one"),
+      ranks_(std::move(ranks)) {}
 
 World& single() {
   static Single world;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/dist/launcher.h"
 
 namespace lehr::dist {
@@ -16,6 +17,16 @@ class Pending {
  public:
   virtual ~Pending() = default;
   virtual void wait() = 0;  // throws as the call itself would
+};
+
+// Ranks that did not come to a meeting in time.
+class Absent : public Error {
+ public:
+  Absent(const std::string& what, std::vector<int> ranks);
+  const std::vector<int>& ranks() const { return ranks_; }
+
+ private:
+  std::vector<int> ranks_;
 };
 
 // Every call is made by all ranks, in the same order. A rank that is gone, stuck or in another call
@@ -37,6 +48,9 @@ class World {
   // size() must be a power of two.
   virtual void sum_in_tree(at::Tensor tensor) = 0;
   virtual void broadcast(at::Tensor tensor, int root = 0) = 0;  // in place
+  // Between two ranks, each giving the other's number; of one size and dtype. A rank that has no
+  // partner in this round gives its own number.
+  virtual void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) = 0;
   // Of all ranks, in rank order; one dtype, sizes may differ.
   virtual std::vector<at::Tensor> gather(const at::Tensor& tensor) = 0;
 

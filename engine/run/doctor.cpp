@@ -14,6 +14,8 @@
 
 #include "engine/base/device.h"
 #include "engine/base/error.h"
+#include "engine/dist/launcher.h"
+#include "engine/run/roll_call.h"
 
 namespace lehr::run {
 namespace {
@@ -158,9 +160,24 @@ std::string lines(const Json& report) {
 
 }  // namespace
 
-std::string doctor(bool json) {
-  const Json report = gather();
-  return json ? report.dump(2) + "\n" : lines(report);
+Diagnosis doctor(bool json, double timeout_s) {
+  const dist::Place place = dist::find_place();
+  Diagnosis diagnosis;
+  Json report;
+  if (place.rank == 0) {
+    report = gather();
+    diagnosis.text = lines(report);
+  }
+  if (place.size > 1) {
+    const Json ranks = roll_call(place, timeout_s);
+    // the lead speaks and ends for all
+    if (place.rank != 0) return diagnosis;
+    report["world"] = ranks;
+    diagnosis.text += roll_call_lines(ranks);
+    if (!ranks["problems"].empty()) diagnosis.code = Code::kRanks;
+  }
+  if (json && place.rank == 0) diagnosis.text = report.dump(2) + "\n";
+  return diagnosis;
 }
 
 }  // namespace lehr::run

@@ -4,11 +4,19 @@
 
 #include <string>
 
+#include "engine/base/error.h"
+
 namespace lehr::run {
 
-// The report of `lehr doctor`, as lines for a person or as one JSON object. Must be the first thing
-// in its process that touches LibTorch: it loads the CUDA half, where there is one, to ask its
-// versions.
-std::string doctor(bool json);
+struct Diagnosis {
+  std::string text;  // lines for a person, or one JSON object
+  Code code = Code::kOk;
+};
+
+// The report of `lehr doctor`. Must be the first thing in its process that touches LibTorch: it
+// loads the CUDA half, where there is one, to ask its versions. Under a launcher of several ranks
+// the lead reports on its own machine and on the ranks, waiting up to `timeout_s` for each meeting;
+// the others have no text. kRanks when there is a problem with the ranks.
+Diagnosis doctor(bool json, double timeout_s);
 
 }  // namespace lehr::run

@@ -154,7 +154,8 @@ class Family {
     bool curable = true;
   };
 
-  void start(const std::vector<std::string>& words, int attempt) {
+  void start(std::vector<std::string> words, int attempt) {
+    words.insert(words.begin(), request_.program);
     const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -187,10 +188,10 @@ class Family {
   // Until all have ended, or one has failed and the rest is ended too.
   End run() {
     std::optional<Clock::time_point> failed;
-    std::string told;
+    int told = 0;
     while (running() > 0) {
-      if (const char* signal = stop_requested(); signal && told != signal) {
-        kill_all(std::string(signal) == "SIGINT" ? SIGINT : SIGTERM);
+      if (const int signal = stop_signal(); signal != told) {
+        kill_all(signal);
         told = signal;
       }
       read_output();
@@ -381,7 +382,7 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
   int fruitless = 0;
   int64_t committed = -1;
   for (int attempt = 0;; ++attempt) {
-    std::vector<std::string> words{request.program, "train", request.recipe};
+    std::vector<std::string> words{"train", request.recipe};
     for (const auto& override : request.overrides) words.insert(words.end(), {"--set", override});
     const std::string folder = attempt == 0 ? request.run : shared.run_folder();
     if (!folder.empty()) words.insert(words.end(), {"--run", folder});
@@ -407,6 +408,18 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
                                now < 0 ? std::string("the start") : fmt::format("step {}", now),
                                attempt + 1, most));
   }
+}
+
+Code launch_once(const std::string& program, int ranks, const std::vector<std::string>& words,
+                 track::Terminal& terminal) {
+  install_stop_signals();
+  LaunchRequest request;
+  request.program = program, request.ranks = ranks;
+  const Shared shared(ranks);
+  Folding output(terminal);
+  Family family(request, shared, output, 0);
+  family.start(words, 0);
+  return family.run().code;
 }
 
 struct Heartbeat::State {

@@ -19,13 +19,16 @@ struct LaunchRequest {
 };
 
 // Starts `ranks` processes of `lehr train`. Their lines come out as they come, the lead's plain,
-// the others' with their rank, the same line of several ranks once. SIGTERM and SIGINT are handed
-// on. When this process dies, however, they die with it. A rank that fails is named with its cause;
-// the others are ended, and all begin again from the newest checkpoint, up to job.max_restarts
-// times and no more than thrice without a step committed in between; what a restart cannot cure
-// (recipe, data, non-finite numbers) is not tried again. A rank that shows no sign of life for
-// parallelism.heartbeat is woken (SIGCONT), then ended.
+// the others' with their rank, the same line of several ranks once. SIGTERM, SIGUSR1 and SIGINT
+// are handed on. When this process dies, however, they die with it. A rank that fails is named with
+// its cause; the others are ended, and all begin again from the newest checkpoint, up to
+// job.max_restarts times and no more than thrice without a step committed in between; what a
+// restart cannot cure (recipe, data, non-finite numbers) is not tried again. A rank that shows no
+// sign of life for parallelism.heartbeat is woken (SIGCONT), then ended.
 Code launch(const LaunchRequest& request, track::Terminal& terminal);
+// Starts `ranks` processes of the program with these words once, and returns how they ended.
+Code launch_once(const std::string& program, int ranks, const std::vector<std::string>& words,
+                 track::Terminal& terminal);
 
 // Of a rank under `lehr launch`: a sign of life every so often while this object lives; nothing
 // otherwise.

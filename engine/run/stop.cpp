@@ -26,6 +26,7 @@ void install_stop_signals() {
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
@@ -34,11 +35,15 @@ const char* stop_requested() {
   switch (received.load()) {
     case SIGTERM:
       return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
     case SIGINT:
       return "SIGINT";
     default:
       return nullptr;
   }
 }
+
+int stop_signal() { return received.load(); }
 
 }  // namespace lehr::run

@@ -487,6 +487,8 @@ Code Training::finish() {
   saver_->wait();
   for (auto& sink : sinks_) sink->flush();
   if (!done) {
+    // some launchers end all ranks with the first that leaves with 75, and the lead still saved
+    world_->barrier("the last save");
     terminal_.print(fmt::format(
         "stopped by {} after step {}; everything is saved in {}. The same command continues.",
         stop_, progress_.step, folder_.path));

@@ -126,6 +126,21 @@ TEST(Launcher, NamesWhatIsMissingOrMakesNoSense) {
   EXPECT_NE(refusal(wrong).find("RANK=-1"), std::string::npos);
 }
 
+TEST(Launcher, CountsTheTasksOfSlurmsNodes) {
+  EXPECT_EQ(tasks_of_node("2(x3),1", 0), 2);
+  EXPECT_EQ(tasks_of_node("2(x3),1", 2), 2);
+  EXPECT_EQ(tasks_of_node("2(x3),1", 3), 1);
+  EXPECT_EQ(tasks_of_node("4,2(x2),3", 1), 2);
+  EXPECT_EQ(tasks_of_node("4,2(x2),3", 3), 3);
+  EXPECT_EQ(tasks_of_node("4,2", 2), std::nullopt);
+  EXPECT_EQ(tasks_of_node("many", 0), std::nullopt);
+  EXPECT_EQ(tasks_of_node("", 0), std::nullopt);
+  Variables two = kSlurm;
+  two["SLURM_NTASKS"] = "5", two["SLURM_NODEID"] = "1", two["SLURM_STEP_NUM_NODES"] = "2";
+  two["SLURM_LOCALID"] = "0", two["SLURM_STEP_TASKS_PER_NODE"] = "3,2";
+  EXPECT_EQ(place_in(two).local_size, 2);
+}
+
 TEST(Launcher, FindsTheFirstOfSlurmsHosts) {
   EXPECT_EQ(first_host("one"), "one");
   EXPECT_EQ(first_host("one,two"), "one");

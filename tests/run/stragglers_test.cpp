@@ -7,7 +7,8 @@
 namespace lehr::run {
 namespace {
 
-// What is said over `steps` steps of about `usual` seconds, of which one rank takes `times` as many.
+// What is said over `steps` steps of about `usual` seconds, of which one rank takes `times` as
+// many.
 std::vector<std::string> said(size_t steps, double times, size_t ranks = 4) {
   const size_t slow = ranks > 2 ? 2 : 1;
   Stragglers stragglers;

@@ -1,0 +1,179 @@
+// `lehr doctor` of several ranks: what is wrong with one of them is named, and only then.
+#include "engine/run/roll_call.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "engine/base/files.h"
+#include "tests/run/program.h"
+
+namespace lehr::testing {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Report {
+  int code = -1;
+  std::string out;
+  Json world;
+  // of the first problem that concerns this rank alone
+  std::string problem_of(int rank) const {
+    for (const Json& problem : world["problems"])
+      if (problem["ranks"] == Json{rank}) return problem["what"];
+    return "";
+  }
+};
+
+// The one report in the output of all ranks; a second one would be no JSON.
+Report report_of(const Outcome& outcome) {
+  Report report{outcome.code, outcome.out, {}};
+  const size_t begin = outcome.out.find('{'), end = outcome.out.rfind('}');
+  if (begin == std::string::npos || end == std::string::npos) {
+    ADD_FAILURE() << outcome.out;
+    return report;
+  }
+  report.world = Json::parse(outcome.out.substr(begin, end + 1 - begin)).at("world");
+  return report;
+}
+
+// Three ranks by hand, these with these words before the program, the others not at all.
+Report by_hand(const std::vector<std::pair<int, std::string>>& ranks, const std::string& words) {
+  std::string command;
+  for (const auto& [rank, before] : ranks)
+    command += "(WORLD_SIZE=3 LOCAL_WORLD_SIZE=3 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
+               std::to_string(20000 + getpid() % 9000) + " RANK=" + std::to_string(rank) +
+               " LOCAL_RANK=" + std::to_string(rank) + " " + before +
+               " " LEHR_BINARY_DIR "/lehr doctor --json " + words +
+               (rank == 0 ? "" : " 2>/dev/null") + ") & ";
+  return report_of(shell(command + "wait %1", "/"));
+}
+
+pid_t rank_of(pid_t launcher, size_t rank) {
+  for (int patience = 0; patience < 2000; ++patience) {
+    std::istringstream lines(shell("pgrep -P " + std::to_string(launcher) + " || true", "/").out);
+    std::vector<pid_t> pids;
+    for (pid_t pid; lines >> pid;) pids.push_back(pid);
+    if (pids.size() > rank) return pids[rank];
+    usleep(1000);
+  }
+  return -1;
+}
+
+TEST(RollCall, OfSoundRanksFindsNothing) {
+  const Report report = report_of(lehr({"launch", "-n", "3", "doctor", "--json"}, "/"));
+  EXPECT_EQ(report.code, 0) << report.out;
+  EXPECT_EQ(report.world["problems"], Json::array());
+  EXPECT_EQ(report.world["ranks"].size(), 3U);
+  for (const Json& rank : report.world["ranks"]) {
+    EXPECT_GT(rank["large_sum_ms"], rank["small_sum_ms"]);
+    EXPECT_GT(rank["product_ms"], 0);
+    EXPECT_GT(rank["line_ms"], 0);
+  }
+}
+
+TEST(RollCall, NamesARankThatNeverComes) {
+  const Report report = by_hand({{0, ""}, {2, ""}}, "--timeout 3");
+  EXPECT_EQ(report.code, 6) << report.out;
+  EXPECT_EQ(report.problem_of(1).find("rank 1 did not come"), 0U) << report.out;
+}
+
+TEST(RollCall, NamesARankOfAnotherBuild) {
+  const std::string preload = "LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libodd_build.so";
+  const Report report = by_hand({{0, ""}, {1, preload}, {2, ""}}, "");
+  EXPECT_EQ(report.code, 6) << report.out;
+  const std::string problem = report.problem_of(1);
+  EXPECT_NE(problem.find("runs another build than ranks 0, 2: a build of last year and lehr"),
+            std::string::npos)
+      << report.out;
+}
+
+// seconds of a processor that it has used
+double used_s(pid_t pid) {
+  std::istringstream stat(read_file("/proc/" + std::to_string(pid) + "/stat"));
+  std::string word;
+  double ticks = 0;
+  for (int field = 1; field <= 15 && stat >> word; ++field)
+    if (field >= 14) ticks += std::stod(word);
+  return ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+// Once it has begun, an eighth of the time is left to it.
+TEST(RollCall, NamesASlowRank) {
+  Scratch scratch;
+  const pid_t pid = start_lehr({"launch", "-n", "3", "doctor", "--json"}, "/", scratch.file("log"));
+  const pid_t slow = rank_of(pid, 2);
+  ASSERT_GT(slow, 0);
+  while (used_s(slow) < 0.2) usleep(1000);
+  std::thread slowing([slow] {
+    while (kill(slow, SIGSTOP) == 0) {
+      usleep(70000);
+      kill(slow, SIGCONT);
+      usleep(10000);
+    }
+  });
+  const int code = wait_for(pid);
+  slowing.join();
+  const Report report = report_of({code, scratch.read("log")});
+  EXPECT_EQ(report.code, 6) << report.out;
+  EXPECT_NE(report.problem_of(2).find(") is slow: "), std::string::npos) << report.out;
+}
+
+TEST(RollCall, NamesARankThatStandsStill) {
+  Scratch scratch;
+  const pid_t pid = start_lehr({"launch", "-n", "3", "doctor", "--json", "--timeout", "2"}, "/",
+                               scratch.file("log"));
+  kill(rank_of(pid, 1), SIGSTOP);
+  const Report report = report_of({wait_for(pid), scratch.read("log")});
+  EXPECT_EQ(report.code, 6) << report.out;
+  EXPECT_NE(report.problem_of(1).find("did not come"), std::string::npos) << report.out;
+}
+
+// One bit too many in what the last rank receives.
+class Damaging : public dist::World {
+ public:
+  explicit Damaging(std::unique_ptr<dist::World> sound) : sound_(std::move(sound)) {}
+  int rank() const override { return sound_->rank(); }
+  int size() const override { return sound_->size(); }
+  void barrier(const std::string& what) override { sound_->barrier(what); }
+  std::unique_ptr<dist::Pending> begin_sum(at::Tensor tensor) override {
+    sound_->sum(tensor);
+    if (rank() == size() - 1) tensor[tensor.numel() - 1].add_(1);
+    return dist::done();
+  }
+  void sum_in_tree(at::Tensor tensor) override { sound_->sum_in_tree(tensor); }
+  void broadcast(at::Tensor tensor, int root) override { sound_->broadcast(tensor, root); }
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    sound_->exchange(mine, theirs, partner);
+  }
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
+    return sound_->gather(tensor);
+  }
+
+ private:
+  std::unique_ptr<dist::World> sound_;
+};
+
+TEST(RollCall, NamesARankThatEndsSumsWithWrongNumbers) {
+  std::vector<std::thread> threads;
+  Json lead;
+  for (auto& world : dist::thread_worlds(2))
+    threads.emplace_back([&lead, world = std::make_shared<Damaging>(std::move(world))] {
+      dist::Place place;
+      place.rank = place.local_rank = world->rank(), place.size = place.local_size = 2;
+      const Json report = run::roll_call(*world, place);
+      if (world->is_lead()) lead = report;
+    });
+  for (auto& thread : threads) thread.join();
+  const Report report{0, lead.dump(), lead};
+  EXPECT_NE(report.problem_of(1).find("wrong numbers"), std::string::npos) << report.out;
+  EXPECT_EQ(report.problem_of(0).find("wrong numbers"), std::string::npos) << report.out;
+}
+
+}  // namespace
+}  // namespace lehr::testing
