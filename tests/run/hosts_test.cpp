@@ -29,9 +29,8 @@ class Hosts : public ::testing::Test {
                        "export:\n  enabled: false\nparallelism:\n  reduction: fixed_order\n"
                        "  logical_shards: 4\n  timeout: 20s\n");
     std::string script = "set -e; PATH=$PATH:/usr/sbin; ip netns add " + space("switch") +
-                         "; ip -n " + space("switch") +
-                         " link add bridge type bridge; ip -n " + space("switch") +
-                         " link set bridge up; ";
+                         "; ip -n " + space("switch") + " link add bridge type bridge; ip -n " +
+                         space("switch") + " link set bridge up; ";
     for (int i = 0; i < kHosts; ++i) {
       const std::string host = space(i), port = fmt::format("p{}", i);
       script += fmt::format(
@@ -43,7 +42,8 @@ class Hosts : public ::testing::Test {
       // as Debian writes it: the own name is loopback
       std::string hosts = "127.0.0.1 localhost\n";
       for (int j = 0; j < kHosts; ++j)
-        hosts += i == j ? fmt::format("127.0.1.1 h{}\n", j) : fmt::format("10.77.0.{} h{}\n", j + 1, j);
+        hosts +=
+            i == j ? fmt::format("127.0.1.1 h{}\n", j) : fmt::format("10.77.0.{} h{}\n", j + 1, j);
       scratch.write(fmt::format("hosts{}", i), hosts);
     }
     const Outcome made = shell(script, "/");
@@ -83,7 +83,8 @@ class Hosts : public ::testing::Test {
     std::string out;
     double seconds = 0;
   };
-  Job run(const std::string& words, const std::function<void()>& meanwhile = [] {}) {
+  Job run(
+      const std::string& words, const std::function<void()>& meanwhile = [] {}) {
     const auto begin = Clock::now();
     std::vector<pid_t> pids;
     for (int i = 0; i < kHosts; ++i) {
