@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -163,6 +164,7 @@ class Gloo : public World {
  public:
   Gloo(const Place& place, const WorldOptions& options)
       : place_(place), timeout_(static_cast<int64_t>(options.timeout_s * 1e3)) {
+    signal(SIGPIPE, SIG_IGN);  // Gloo writes to ranks that may be gone
     try {
       c10d::TCPStoreOptions store;
       store.port = place.port;
