@@ -109,7 +109,25 @@ def step_ratio(*more):
     return alone / together
 
 
+def start_of_ranks():
+    """Seconds from `lehr launch -n 4` to the first step's row."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.time()
+        subprocess.run([LEHR, "launch", "-n", "4", ROOT / "recipes/bike_sharing_mlp.yaml", "--run", f"{folder}/run",
+                        "--set", "training.max_steps=1", "--set", "metrics.log_interval=1", "--set",
+                        "export.enabled=false", "--set", "metrics.report_to=[]"], check=True, capture_output=True)
+        return json.loads(Path(folder, "run/metrics.jsonl").read_text().splitlines()[0])["time"] - begin
+
+
+def start_of_torchrun():
+    begin = time.time()
+    out = subprocess.run([Path(sys.executable).parent / "torchrun", "--standalone", "--nproc-per-node", "4",
+                          PEERS / "table_first_step.py"], check=True, capture_output=True, text=True).stdout
+    return json.loads(out.strip().splitlines()[-1])["done"] - begin
+
+
 def bench_ranks():
+    row("launch → first MLP step of 4 ranks done ÷ torchrun", start_of_ranks, start_of_torchrun, "≤ 0.1", "s", 5)
     row("CNN step of 2 ranks ÷ without communication, beside DistributedDataParallel", step_ratio,
         lambda: peer("ddp.py")["ratio"], "≤ 1.03", "", 5)
     row("the same in fixed order of 2 shards ÷ plain", lambda: step_ratio(

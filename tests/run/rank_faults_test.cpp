@@ -3,7 +3,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <sstream>
 
 #include "engine/base/files.h"
@@ -12,6 +15,10 @@
 namespace lehr::testing {
 
 using Clock = std::chrono::steady_clock;
+
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 double seconds_since(Clock::time_point t) {
   return std::chrono::duration<double>(Clock::now() - t).count();
@@ -58,6 +65,12 @@ class RankFaults : public ::testing::Test {
     EXPECT_NE(log().find(what), std::string::npos) << log();
     return seconds_since(begin);
   }
+  // when the newest row of the run's metrics was written
+  double newest_row(const std::string& run) const {
+    const std::string rows = scratch.read(run + "/metrics.jsonl");
+    const auto last = rows.rfind("\"time\":");
+    return last == std::string::npos ? 0 : std::atof(rows.c_str() + last + 7);
+  }
   std::string log() const { return file_exists(scratch.file("log")) ? scratch.read("log") : ""; }
   std::string uninterrupted() {
     EXPECT_EQ(lehr({"train", "small.yaml", "--run", "whole"}, scratch.path).code, 0);
@@ -67,21 +80,35 @@ class RankFaults : public ::testing::Test {
 };
 
 TEST_F(RankFaults, AKilledRankIsNamedAndAllGoOnToTheSameBits) {
+  const char* soak = std::getenv("LEHR_SOAK_RANK_KILLS");
+  const int kills = soak ? std::atoi(soak) : 5;
   const std::string whole = uninterrupted();
-  for (size_t victim = 0; victim < 4; ++victim) {
-    const std::string run = "killed" + std::to_string(victim);
+  std::vector<double> recoveries;
+  for (int i = 0; i < kills; ++i) {
+    const auto victim = static_cast<size_t>(i % 4);
+    const std::string run = "killed" + std::to_string(i);
     unlink(scratch.file("log").c_str());
     const pid_t pid = launch(4, run);
     wait_for_step(run, 20);
     const auto ranks = ranks_of(pid);
     ASSERT_EQ(ranks.size(), 4U);
     kill(ranks[victim], SIGKILL);
+    const auto killed = Clock::now();
+    const double when = unix_time();
     const std::string name = "rank " + std::to_string(victim) + " of 4 was killed by SIGKILL";
     EXPECT_LT(wait_until_said(name), 1);
+    while (newest_row(run) < when && seconds_since(killed) < 30) usleep(5000);
+    recoveries.push_back(seconds_since(killed));
     ASSERT_EQ(wait_for(pid), 0) << scratch.read("log");
     EXPECT_NE(scratch.read("log").find("restarting all 4 ranks from step"), std::string::npos);
     EXPECT_EQ(fingerprint(scratch.file(run)), whole) << victim;
+    ASSERT_EQ(shell("rm -rf " + run, scratch.path).code, 0);
   }
+  std::sort(recoveries.begin(), recoveries.end());
+  std::printf(
+      "%d kills; from a kill to the first new step: median %.2f s, 95th percentile %.2f s\n", kills,
+      recoveries[recoveries.size() / 2], recoveries[(recoveries.size() - 1) * 95 / 100]);
+  EXPECT_LT(recoveries[(recoveries.size() - 1) * 95 / 100], 5);
 }
 
 TEST_F(RankFaults, AStoppedRankIsNamedWithinItsHeartbeatAndWoken) {
