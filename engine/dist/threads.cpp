@@ -1,7 +1,10 @@
 // A world whose ranks are threads of one process: each shows its tensor, and all read all.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <barrier>
+#include <map>
+#include <mutex>
 
 #include "engine/base/error.h"
 #include "engine/dist/world.h"
@@ -10,10 +13,13 @@ namespace lehr::dist {
 namespace {
 
 struct Meeting {
-  explicit Meeting(int size) : size(size), gate(size), shown(static_cast<size_t>(size)) {}
+  explicit Meeting(int size) : size(size), gate(size), shown(static_cast<size_t>(size)), colors(shown.size()) {}
   const int size;
+  std::mutex mutex;
   std::barrier<> gate;
   std::vector<at::Tensor> shown;
+  std::vector<int> colors;
+  std::map<int, std::shared_ptr<Meeting>> parts;
 };
 
 class Thread : public World {
@@ -34,6 +40,15 @@ class Thread : public World {
       for (size_t r = 0; r < all.size(); r += 2 * step) all[r] = all[r] + all[r + step];
     tensor.copy_(all[0]);
   }
+  std::unique_ptr<Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    begin_sum(all);
+    mine.copy_(all.chunk(size())[rank_]);
+    return done();
+  }
+  std::unique_ptr<Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {
+    all.copy_(at::cat(gather(mine)));
+    return done();
+  }
   void broadcast(at::Tensor tensor, int root) override {
     tensor.copy_(gather(tensor).at(static_cast<size_t>(root)));
   }
@@ -48,6 +63,22 @@ class Thread : public World {
     for (const auto& other : meeting_->shown) all.push_back(other.clone());
     meeting_->gate.arrive_and_wait();
     return all;
+  }
+  std::unique_ptr<World> split(int color) override {
+    Meeting& all = *meeting_;
+    all.colors[static_cast<size_t>(rank_)] = color;
+    all.gate.arrive_and_wait();
+    const auto first = all.colors.begin();
+    const auto members = static_cast<int>(std::count(first, all.colors.end(), color));
+    const auto rank = static_cast<int>(std::count(first, first + rank_, color));
+    if (rank == 0) {
+      const std::lock_guard lock(all.mutex);
+      all.parts[color] = std::make_shared<Meeting>(members);
+    }
+    all.gate.arrive_and_wait();
+    auto part = std::make_unique<Thread>(all.parts.at(color), rank);
+    all.gate.arrive_and_wait();
+    return part;
   }
 
  private:

@@ -47,12 +47,20 @@ class World {
   // The same by pairs of neighbours, then pairs of pairs, ...: one level of a binary tree a round.
   // size() must be a power of two.
   virtual void sum_in_tree(at::Tensor tensor) = 0;
+  // The sum over ranks of `all` (size() equal parts, one after the other), of which each rank gets
+  // its own part in `mine`. `all` is overwritten.
+  virtual std::unique_ptr<Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) = 0;
+  // The parts of all ranks, one after the other, in `all`, of which `mine` may be this rank's.
+  virtual std::unique_ptr<Pending> begin_all_gather(at::Tensor mine, at::Tensor all) = 0;
   virtual void broadcast(at::Tensor tensor, int root = 0) = 0;  // in place
   // Between two ranks, each giving the other's number; of one size and dtype. A rank that has no
   // partner in this round gives its own number.
   virtual void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) = 0;
   // Of all ranks, in rank order; one dtype, sizes may differ.
   virtual std::vector<at::Tensor> gather(const at::Tensor& tensor) = 0;
+  // Worlds of the ranks of one colour each, in their order. Lives no longer than this one, whose
+  // ranks its messages name; calls of both may be under way at once.
+  virtual std::unique_ptr<World> split(int color) = 0;
 
   bool is_lead() const { return rank() == 0; }
   bool any(bool flag);
