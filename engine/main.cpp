@@ -37,6 +37,7 @@ struct Options {
   std::vector<std::string> overrides, inputs;
   bool json = false, fresh = false, approximate = false, reference = false, debug = false;
   int kills = 3;
+  int64_t ranks = 1;
   double timeout_s = 60;
 };
 
@@ -102,6 +103,8 @@ int dispatch(int argc, char** argv, Options& o) {
                      "lehr check recipes/fashion_mnist_cnn.yaml");
   takes_recipe(check, o);
   check->add_flag("--json", o.json, "For machines");
+  check->add_option("--ranks", o.ranks, "Of how many it will be trained on")
+      ->check(CLI::Range(1, 65536));
 
   auto* show =
       verb(app, "show", "Print the resolved recipe", "lehr show my.yaml --set optimizer.lr=3e-4");
@@ -238,7 +241,7 @@ int dispatch(int argc, char** argv, Options& o) {
     return static_cast<int>(run::launch(launching, *terminal));
   }
   if (*check) {
-    const auto report = run::check(run::load_recipe(o.recipe, o.overrides));
+    const auto report = run::check(run::load_recipe(o.recipe, o.overrides), o.ranks);
     std::cout << (o.json ? report.json : report.text) << "\n";
   } else if (*show) {
     std::cout << run::load_recipe(o.recipe, o.overrides).resolved();

@@ -233,6 +233,17 @@ class Gloo : public World {
     return pending;
   }
 
+  std::unique_ptr<Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    sum(all);
+    mine.copy_(all.chunk(size())[rank()]);
+    return done();
+  }
+  std::unique_ptr<Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {
+    all.copy_(at::cat(gather(mine)));
+    return done();
+  }
+  std::unique_ptr<World> split(int) override { throw Error(Code::kInternal, "no split yet"); }
+
   void sum_in_tree(at::Tensor tensor) override {
     guarded(call("a sum in a tree"), [&] {
       at::Tensor other = at::empty_like(tensor);

@@ -13,7 +13,8 @@ namespace lehr::dist {
 namespace {
 
 struct Meeting {
-  explicit Meeting(int size) : size(size), gate(size), shown(static_cast<size_t>(size)), colors(shown.size()) {}
+  explicit Meeting(int size)
+      : size(size), gate(size), shown(static_cast<size_t>(size)), colors(shown.size()) {}
   const int size;
   std::mutex mutex;
   std::barrier<> gate;

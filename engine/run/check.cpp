@@ -37,8 +37,8 @@ static int64_t free_bytes(const std::string& folder) {
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
 }
 
-CheckReport check(const recipe::Recipe& recipe) {
-  Parts parts = open_parts(recipe);
+CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
+  Parts parts = open_parts(recipe, ranks);
   const auto& info = parts.dataset->info();
   check_monitor(recipe, info);
 
@@ -64,15 +64,18 @@ CheckReport check(const recipe::Recipe& recipe) {
                 recipe.where("export.weights"),
                 "set training.ema_decay, e.g. 0.999, or choose best or last");
 
-  const auto per_byte = step::bytes_per_parameter_byte(recipe);
+  const Plan& plan = parts.plan;
+  const int64_t each_rank = (plan.global_batch + ranks - 1) / ranks;
+  const step::StepBytes bytes = step::step_bytes(
+      recipe, real->parameters(), ranks, (each_rank + plan.micro_batch - 1) / plan.micro_batch);
   const auto parameters = static_cast<double>(dry.parameter_bytes);
   const auto buffers = static_cast<double>(dry.buffer_bytes);
-  const double weights = per_byte.weights * parameters + buffers;
-  const double state = per_byte.state * parameters;
-  const double gradients = per_byte.gradients * parameters;
+  const double weights = bytes.weights + buffers;
   const double activations = static_cast<double>(dry.activation_bytes_per_sample) *
                              static_cast<double>(parts.plan.micro_batch);
-  const double checkpoint = parameters + buffers + state;
+  // of all ranks
+  const double checkpoint =
+      parameters + buffers + step::step_bytes(recipe, real->parameters()).state;
   const auto checkpoint_fields = recipe.get<checkpoint::CheckpointFields>();
   const double kept = checkpoint * static_cast<double>(checkpoint_fields.keep_latest_k +
                                                        checkpoint_fields.keep_best_k + 1);
@@ -90,7 +93,6 @@ CheckReport check(const recipe::Recipe& recipe) {
 
   const double flops =
       3 * dry.flops_per_sample_forward * static_cast<double>(parts.plan.global_batch);
-  const Plan& plan = parts.plan;
   json out = {{"recipe", recipe.path()},
               {"hash", recipe.hash()},
               {"samples",
@@ -104,12 +106,13 @@ CheckReport check(const recipe::Recipe& recipe) {
               {"steps_per_epoch", plan.steps_per_epoch},
               {"global_batch", plan.global_batch},
               {"micro_batch", plan.micro_batch},
+              {"ranks", ranks},
               {"memory_bytes",
                {{"weights", weights},
-                {"gradients", gradients},
-                {"optimizer", state},
+                {"gradients", bytes.gradients},
+                {"optimizer", bytes.state},
                 {"activations", activations},
-                {"total", weights + gradients + state + activations}}},
+                {"total", weights + bytes.gradients + bytes.state + activations}}},
               {"checkpoint_bytes", checkpoint},
               {"free_bytes", free},
               {"exports", export_fields.enabled}};
@@ -126,16 +129,18 @@ CheckReport check(const recipe::Recipe& recipe) {
       "  model       {}: {} parameters, {} output(s)\n"
       "  training    {} steps of {} samples (micro-batch {}), {} steps an epoch\n"
       "  work        {:.3g} FLOP a step (forward x 3)\n"
-      "  memory      {} = weights {} + gradients {} + optimizer {} + activations {} (estimate)\n"
+      "  memory      {}{} = weights {} + gradients {} + optimizer {} + activations {} (estimate)\n"
       "  checkpoint  {} each; {} free\n"
       "  export      {}",
       recipe.path(), input, parts.dataset->size(data::Split::kTrain),
       parts.dataset->size(data::Split::kValidation), parts.dataset->size(data::Split::kTest),
       recipe.get<models::ModelFields>().name, dry.parameters, parts.context.outputs,
       plan.total_steps, plan.global_batch, plan.micro_batch, plan.steps_per_epoch, flops,
-      bytes_text(weights + gradients + state + activations), bytes_text(weights),
-      bytes_text(gradients), bytes_text(state), bytes_text(activations), bytes_text(checkpoint),
-      bytes_text(static_cast<double>(free)), export_fields.enabled ? "traces" : "off");
+      ranks > 1 ? fmt::format("of each of {} ranks ", ranks) : "",
+      bytes_text(weights + bytes.gradients + bytes.state + activations), bytes_text(weights),
+      bytes_text(bytes.gradients), bytes_text(bytes.state), bytes_text(activations),
+      bytes_text(checkpoint), bytes_text(static_cast<double>(free)),
+      export_fields.enabled ? "traces" : "off");
   return report;
 }
 

@@ -12,7 +12,8 @@ struct CheckReport {
   std::string json;  // for machines
 };
 // Opens the data, runs shapes through the model on the meta device, counts parameters, FLOPs,
-// memory and checkpoint bytes, and traces for export. Throws Error with what is wrong.
-CheckReport check(const recipe::Recipe& recipe);
+// memory and checkpoint bytes, and traces for export. `ranks`: how many will share a step; memory
+// is of one. Throws Error with what is wrong.
+CheckReport check(const recipe::Recipe& recipe, int64_t ranks = 1);
 
 }  // namespace lehr::run

@@ -67,7 +67,8 @@ class Training {
  private:
   void open();
   void open_world(const recipe::Recipe& recipe);
-  void agree(double own_seconds = 0);
+  std::vector<double> facts(double own_seconds);
+  void heed(const std::vector<double>& facts);
   void check_replicas();
   void restore_or_start();
   void loop();
@@ -302,34 +303,37 @@ bool Training::reached_end() const {
 }
 
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
-// clock counts, and anyone's signal. `own_seconds`: this rank's own work of the step before.
-void Training::agree(double own_seconds) {
+// clock counts, and anyone's signal. `own_seconds`: this rank's own work of the step under way.
+std::vector<double> Training::facts(double own_seconds) {
   stop_ = why_stop();
   save_by_time_ =
       parts_->plan.checkpoint_s > 0 && seconds_since(last_save_) >= parts_->plan.checkpoint_s;
   progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin_);
-  if (!ranks_) return;
-  const bool lead = is_lead();
-  const auto size = static_cast<size_t>(world_->size());
-  std::vector<double> facts(3 + size);
+  if (!ranks_) return {};
+  std::vector<double> facts(3 + static_cast<size_t>(world_->size()));
   facts[0] = stop_ ? 1 : 0;
-  if (lead) facts[1] = save_by_time_ ? 1 : 0, facts[2] = progress_.train_seconds;
+  if (is_lead()) facts[1] = save_by_time_ ? 1 : 0, facts[2] = progress_.train_seconds;
   facts[3 + static_cast<size_t>(world_->rank())] = own_seconds;
-  const at::Tensor sum = at::tensor(facts, at::kDouble);
-  world_->sum(sum);
-  const double* agreed = sum.const_data_ptr<double>();
-  if (!stop_ && agreed[0] > 0) stop_ = "another rank";
-  save_by_time_ = agreed[1] > 0;
-  progress_.train_seconds = agreed[2];
-  if (!lead || own_seconds == 0) return;
-  if (const std::string slow = stragglers_.note({agreed + 3, agreed + 3 + size}); !slow.empty())
+  return facts;
+}
+
+// `facts`: of all ranks, summed.
+void Training::heed(const std::vector<double>& facts) {
+  if (facts.empty()) return;
+  if (!stop_ && facts[0] > 0) stop_ = "another rank";
+  save_by_time_ = facts[1] > 0;
+  progress_.train_seconds = facts[2];
+  if (!is_lead()) return;
+  if (const std::string slow = stragglers_.note({facts.begin() + 3, facts.end()}); !slow.empty())
     log_warning(slow);
 }
 
 // Memory that has changed by itself shows here.
 void Training::check_replicas() {
   NamedTensors all = step_->weights();
-  for (auto& t : step_->state()) all.push_back(t);
+  const auto rows = step_->rows();
+  for (auto& t : step_->state())
+    if (!rows.contains(t.name)) all.push_back(t);
   require_same_replicas(*world_, all, progress_.step);
 }
 
@@ -343,17 +347,22 @@ const char* Training::why_stop() const {
 void Training::loop() {
   const Plan& plan = parts_->plan;
   loop_begin_ = interval_begin_ = last_save_ = Clock::now();
-  agree();
+  stop_ = why_stop();
+  if (world_->any(stop_ != nullptr) && !stop_) stop_ = "another rank";
   while (!reached_end() && !stop_) {
     profiler_->step_begins(progress_.step + 1);
     const auto load_begin = Clock::now();
     const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
     const double load_seconds = seconds_since(load_begin);
-    const step::StepReport report = traced("step", [&] { return step_->take(batch.micro); });
-    ++progress_.step;
     stepped_ = true;
+    const step::StepReport report = traced("step", [&] {
+      return step_->take(batch.micro,
+                         [&](double seconds) { return facts(load_seconds + seconds); });
+    });
+    ++progress_.step;
     progress_.samples += batch.samples;
-    agree(load_seconds + report.own_seconds);
+    heed(report.aside);
+    if (!ranks_) stop_ = why_stop();
     log_step(report);
     show_progress();
     const bool evaluation_due =

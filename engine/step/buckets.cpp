@@ -6,6 +6,8 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <deque>
+#include <utility>
 
 #include "engine/base/error.h"
 
@@ -25,7 +27,12 @@ class Buckets::Hook : public torch::autograd::PostAccumulateGradHook {
 };
 
 Buckets::Buckets(dist::World& world, const NamedTensors& trained, const BucketOptions& options)
-    : world_(world), trained_(trained), bf16_(options.bf16), places_(trained.size()) {
+    : world_(world),
+      trained_(trained),
+      options_(options),
+      parts_(options.shared ? world.size() : 1),
+      part_(options.shared ? world.rank() : 0),
+      places_(trained.size()) {
   std::vector<size_t> order = options.order;
   for (size_t i = 0; options.order.empty() && i < trained_.size(); ++i) order.push_back(i);
   std::reverse(order.begin(), order.end());  // as a backward goes
@@ -38,10 +45,10 @@ Buckets::Buckets(dist::World& world, const NamedTensors& trained, const BucketOp
     if (bytes < most && i != order.back()) continue;
     NamedTensors parameters;
     for (size_t member : members) parameters.push_back(trained_[member]);
-    auto bucket = std::make_unique<Bucket>(Bucket{members, FlatGradients(parameters), {}, {}});
-    bucket->flat = bucket->layout.empty();
-    for (size_t k = 0; k < members.size(); ++k)
-      places_[members[k]] = {bucket.get(), k, bucket->layout.place(bucket->flat, k)};
+    auto bucket =
+        std::make_unique<Bucket>(Bucket{members, FlatGradients(parameters, parts_), {}, {}});
+    if (!options.shared) bucket->flat = bucket->layout.empty();
+    for (size_t k = 0; k < members.size(); ++k) places_[members[k]] = {bucket.get(), k};
     buckets_.push_back(std::move(bucket));
     members.clear(), bytes = 0;
   }
@@ -54,29 +61,37 @@ Buckets::~Buckets() {
   for (const auto& p : trained_) torch::autograd::impl::set_post_acc_grad_hooks(p.tensor, nullptr);
 }
 
-void Buckets::watch(bool last) { watching_ = true, last_ = last; }
+void Buckets::watch(bool send) { watching_ = true, sending_ = send; }
+
+// where a gradient lives in its bucket
+at::Tensor Buckets::view(const Place& place) const {
+  return place.bucket->layout.rows(place.bucket->flat, place.index, 0);
+}
 
 void Buckets::arrived(size_t i) {
   if (!watching_) return;
   at::Tensor& gradient = trained_[i].tensor.mutable_grad();
   Place& place = places_[i];
-  if (last_ && place.present)
+  if (sending_ && place.here)
     throw Error(Code::kInternal,
                 "a second gradient of " + trained_[i].name + " in one backward: it may be sent");
-  const bool in_place = gradient.scalar_type() == at::kFloat;
-  if (in_place || last_) put(i, gradient);
-  if (in_place) gradient = place.view;
-  if (!last_) return;
+  const bool in_place = !options_.shared && gradient.scalar_type() == at::kFloat;
+  if (in_place || sending_) put(i, gradient);
+  if (in_place) gradient = view(place);
+  if (!sending_) return;
   if (!in_place) gradient.reset();
-  place.present = true;
+  place.here = true;
   ++place.bucket->present;
   send_full();
 }
 
 void Buckets::put(size_t i, const at::Tensor& gradient) {
   const c10::NoGradGuard no_grad;
-  at::Tensor& view = places_[i].view;
-  if (!gradient.is_same(view)) view.copy_(gradient);
+  const Place& place = places_[i];
+  Bucket& bucket = *place.bucket;
+  if (!bucket.flat.defined()) bucket.flat = bucket.layout.empty();
+  if (options_.shared || !gradient.is_alias_of(bucket.flat))
+    bucket.layout.put(bucket.flat, place.index, gradient);
 }
 
 void Buckets::send_full() {
@@ -89,36 +104,105 @@ void Buckets::send_full() {
 
 void Buckets::send(Bucket& bucket) {
   const c10::NoGradGuard no_grad;
+  if (!bucket.flat.defined()) bucket.flat = bucket.layout.empty();
   for (size_t k = 0; k < bucket.members.size(); ++k) {
     Place& place = places_[bucket.members[k]];
-    if (!place.present) place.view.zero_();
-    bucket.layout.mark(bucket.flat, k).fill_(place.present ? 1 : 0);
+    if (!place.here) bucket.layout.zero(bucket.flat, k);
+    place.present |= place.here;
   }
-  bucket.sent = bf16_ ? bucket.flat.to(at::kBFloat16) : bucket.flat;
-  bucket.pending = world_.begin_sum(bucket.sent);
+  bucket.sent = options_.bf16 ? bucket.flat.to(at::kBFloat16) : bucket.flat;
+  if (!options_.shared) {
+    bucket.pending = world_.begin_sum(bucket.sent);
+    return;
+  }
+  bucket.flat.reset();
+  bucket.got = at::empty({bucket.sent.numel() / parts_}, bucket.sent.options());
+  bucket.pending = world_.begin_reduce_scatter(bucket.sent, bucket.got);
+  // two under way keep the line busy; more would hold what sharing is to save
+  if (next_ >= 2) finish(*buckets_[next_ - 2]);
 }
 
-void Buckets::sum(Tensors* gradients) {
-  const c10::NoGradGuard no_grad;
+void Buckets::finish(Bucket& bucket) {
+  if (!bucket.pending) return;
+  bucket.pending->wait();
+  bucket.pending.reset();
+  if (options_.shared) {
+    const at::Tensor got = bucket.got.to(at::kFloat);
+    bucket.sum = bucket.sum.defined() ? bucket.sum.add_(got) : got;
+  } else if (options_.bf16) {
+    bucket.flat.copy_(bucket.sent);
+  }
+  bucket.sent.reset(), bucket.got.reset();
+}
+
+void Buckets::send_rest(const Tensors& gradients) {
   watching_ = false;
   for (size_t i = 0; i < trained_.size(); ++i) {
-    if (places_[i].present || !(*gradients)[i].defined()) continue;
-    put(i, (*gradients)[i]);
-    places_[i].present = true;
+    if (places_[i].here || !gradients[i].defined()) continue;
+    put(i, gradients[i]);
+    places_[i].here = true;
   }
   for (; next_ < buckets_.size(); ++next_) send(*buckets_[next_]);
   next_ = 0;
+}
+
+void Buckets::wait() {
+  const c10::NoGradGuard no_grad;
   for (auto& bucket : buckets_) {
-    bucket->pending->wait();
-    bucket->pending.reset();
-    if (bf16_) bucket->flat.copy_(bucket->sent);
-    const Tensors of_all = bucket->layout.split(bucket->flat);
-    for (size_t k = 0; k < of_all.size(); ++k) {
-      (*gradients)[bucket->members[k]] = of_all[k];
-      places_[bucket->members[k]].present = false;
-    }
+    finish(*bucket);
     bucket->present = 0;
   }
+  for (auto& place : places_) place.here = false;
+}
+
+std::vector<double> Buckets::present() const {
+  std::vector<double> present;
+  for (const auto& place : places_) present.push_back(place.present ? 1 : 0);
+  return present;
+}
+
+Tensors Buckets::take() {
+  std::vector<std::unique_ptr<dist::Pending>> pending;
+  for (auto& bucket : buckets_)
+    if (options_.replicas) pending.push_back(options_.replicas->begin_sum(bucket->sum));
+  for (auto& sum : pending) sum->wait();
+  Tensors sums(trained_.size());
+  for (auto& bucket : buckets_) {
+    const at::Tensor flat = options_.shared ? std::exchange(bucket->sum, {}) : bucket->flat;
+    for (size_t k = 0; k < bucket->members.size(); ++k)
+      sums[bucket->members[k]] = bucket->layout.rows(flat, k, part_);
+  }
+  for (auto& place : places_) place.present = false;
+  return sums;
+}
+
+void Buckets::share_rows(const Tensors& weights) {
+  const c10::NoGradGuard no_grad;
+  struct Sent {
+    const Bucket* bucket;
+    at::Tensor flat;
+    std::unique_ptr<dist::Pending> pending;
+  };
+  std::deque<Sent> under_way;
+  const auto finish_first = [&] {
+    const Sent first = std::move(under_way.front());
+    under_way.pop_front();
+    first.pending->wait();
+    const auto& [bucket, flat, pending] = first;
+    for (size_t k = 0; k < bucket->members.size(); ++k)
+      bucket->layout.get(flat, k, weights[bucket->members[k]]);
+  };
+  for (const auto& bucket : buckets_) {
+    const FlatGradients& layout = bucket->layout;
+    const at::Tensor flat = layout.empty(), mine = layout.part(flat, part_);
+    for (size_t k = 0; k < bucket->members.size(); ++k)
+      if (at::Tensor rows = layout.rows(mine, k, part_); rows.defined())
+        rows.copy_(rows_in(weights[bucket->members[k]],
+                           part_of(weights[bucket->members[k]], parts_, part_)));
+    under_way.push_back({bucket.get(), flat, world_.begin_all_gather(mine, flat)});
+    if (under_way.size() > 2) finish_first();
+  }
+  while (!under_way.empty()) finish_first();
 }
 
 }  // namespace lehr::step

@@ -154,6 +154,19 @@ Section ParallelismFields::section() {
       .choices({"none", "bf16"})
       .when("reduction", {"plain"})
       .synonyms({"gradient_compression", "ddp_comm_hook"});
+  d.field("zero_stage", &F::zero_stage,
+          "1 shares optimizer state among the ranks: each holds and moves its rows of every "
+          "parameter. 2 shares gradients too: they are sent after every micro-batch, not after the "
+          "last. Weights are whole on every rank.")
+      .range(0, 2)
+      .when("reduction", {"plain"})
+      .synonyms({"zero_optimization.stage", "sharding_strategy", "fsdp"})
+      .free_to_change();
+  d.field("data_parallel_shard_degree", &F::data_parallel_shard_degree,
+          "How many ranks share one copy, next to each other; 0: all.")
+      .at_least(0)
+      .when("reduction", {"plain"})
+      .free_to_change();
   d.field(
        "timeout", &F::timeout,
        "How long a rank waits for the others, at the start and in a step, before it gives up and "

@@ -26,6 +26,12 @@ at::Tensor Masters::copy_of(const std::string& name) const {
   return {};
 }
 
+void Masters::round() {
+  const c10::NoGradGuard no_grad;
+  for (size_t i = 0; i < copies_.size(); ++i)
+    if (copies_[i].rounded.defined()) copies_[i].rounded.copy_(weights_[i].tensor);
+}
+
 void Masters::in_float32(const std::function<void()>& work) {
   struct Swap {  // back also when `work` throws
     Masters& masters;
@@ -35,13 +41,9 @@ void Masters::in_float32(const std::function<void()>& work) {
           own.set_data(masters.weights_[i].tensor);
     }
     ~Swap() {
-      const c10::NoGradGuard no_grad;
-      for (size_t i = 0; i < masters.copies_.size(); ++i) {
-        auto& [own, rounded] = masters.copies_[i];
-        if (!own.defined()) continue;
-        rounded.copy_(masters.weights_[i].tensor);
-        own.set_data(rounded);
-      }
+      masters.round();
+      for (auto& [own, rounded] : masters.copies_)
+        if (own.defined()) own.set_data(rounded);
     }
   } swap(*this);
   work();

@@ -19,6 +19,7 @@ class Masters {
   const NamedTensors& weights() const { return weights_; }
   // The model's own tensor of that weight where it is another, else undefined.
   at::Tensor copy_of(const std::string& name) const;
+  void round();  // the model's own anew, after its masters have moved
   // `work` sees a model on its masters and may change them; the model's own are rounded anew after.
   void in_float32(const std::function<void()>& work);
 

@@ -16,14 +16,20 @@ namespace {
 // as in PyTorch's clip_grad_norm_
 constexpr double kClipEps = 1e-6;
 
+// float32, where the weights are; there may be none on a rank that shares few rows
+at::TensorOptions options_of(const std::vector<Group>& groups) {
+  for (const Group& group : groups)
+    for (const auto& p : group.parameters) return p.tensor.options().requires_grad(false);
+  return at::kFloat;
+}
+
 // A rule of ATen's fused ops: they take lists of one group each, float32 throughout, and divide
 // gradients (in place) by a number on the device: loss scale and clipping, at no extra pass.
 class AtenOptimizer : public Optimizer {
  protected:
   AtenOptimizer(const std::vector<Group>& groups, std::vector<std::string> kinds)
       : Optimizer(groups, std::move(kinds)) {
-    const at::Tensor& first = groups.front().parameters.front().tensor;
-    divisor_ = at::zeros({}, first.options().requires_grad(false));
+    divisor_ = at::zeros({}, options_of(groups));
   }
 
   struct Lists {
@@ -78,7 +84,7 @@ class AtenAdamW : public AtenOptimizer {
  public:
   AtenAdamW(const OptimizerFields& fields, const std::vector<Group>& groups)
       : AtenOptimizer(groups, kAdamState), betas_(checked_betas(fields)), eps_(fields.eps) {
-    count_ = at::zeros({}, groups.front().parameters.front().tensor.options().requires_grad(false));
+    count_ = at::zeros({}, options_of(groups));
   }
 
  private:

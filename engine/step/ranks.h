@@ -1,14 +1,15 @@
 // What the ranks of a step make one: the divisor, gradients, losses and batch statistics. Two ways:
 // - plain: each rank adds up its micro-batches, the ranks add up their sums while the last backward
 //   still runs; the bits depend on the number of ranks. Batch statistics are rank 0's, as in
-//   PyTorch's DistributedDataParallel.
+//   PyTorch's DistributedDataParallel. Optimizer state may be shared (ZeRO, arXiv:1910.02054): each
+//   rank of a group then gets the sums of its rows alone, moves those, and shows them the others.
 // - in fixed order: every micro-batch is a logical shard, a leaf of one binary tree over all
-// shards,
-//   of which a rank holds a whole branch; so the bits are those of any number of ranks. Batch
-//   statistics of every shard begin from those before the step, and their mean is kept.
+//   shards, of which a rank holds a whole branch; so the bits are those of any number of ranks.
+//   Batch statistics of every shard begin from those before the step, and their mean is kept.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -28,40 +29,77 @@ class TreeSum {
   std::vector<at::Tensor> branches_;  // [level]; undefined: none is open
 };
 
+struct RanksOptions {
+  int64_t shards = 0;        // > 0: in fixed order, so many over all ranks; a power of two that the
+                             // ranks, a power of two, divide
+  int64_t zero_stage = 0;    // 1: optimizer state is shared; 2: gradients too, after each backward
+  int64_t shard_degree = 0;  // ranks that share; 0: all
+  BucketOptions buckets;
+};
+
+// How many ranks share a copy of the optimizer's state.
+int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks);
+
+struct Counts {
+  double weight = 0, samples = 0;
+  int64_t backwards = 0;  // the most of any rank, under zero_stage 2
+};
+
 class Ranks {
  public:
-  // `trained`: the parameters whose gradients are summed. `shards` > 0: in fixed order, so many
-  // over all ranks; a power of two that the ranks, a power of two, divide.
-  Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers, int64_t shards,
-        const BucketOptions& options = {});
+  using Numbers = std::vector<double>;
 
-  bool fixed_order() const { return shards_ > 0; }
+  // `trained`: the parameters whose gradients are summed. Throws Error{kRecipe} for options that do
+  // not fit the number of ranks.
+  Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers,
+        const RanksOptions& options);
+
+  bool fixed_order() const { return options_.shards > 0; }
+  bool shares() const { return options_.buckets.shared; }
+  bool sends_each_backward() const { return shares() && options_.zero_stage == 2; }
   dist::World& world() const { return world_; }
-  // Sums over all micro-batches and ranks, column by column; `rows`: one for each micro-batch of
-  // this rank. The same bits on every rank.
-  std::vector<double> total(const std::vector<std::vector<double>>& rows, size_t columns);
+  // This rank's rows of a parameter; all, where nothing is shared.
+  Rows own_rows(const at::Tensor& parameter) const;
 
-  // Plain, before a backward (Buckets::watch), and after the last: the gradients of this rank's
-  // micro-batches (undefined: none) become those of all ranks, undefined only where no rank has
-  // one.
-  void watch(bool last) { buckets_->watch(last); }
-  void sum_gradients(Tensors* gradients) { buckets_->sum(gradients); }
-  // Plain, after the update: batch statistics of rank 0.
-  void share_buffers();
+  // Before a step's first backward, in the background: `mine` has one for each micro-batch of this
+  // rank; call what it gives to have their sum over all ranks.
+  std::function<Counts()> begin_counts(const std::vector<Counts>& mine);
 
-  // Fixed order: before the first shard, around each (with the gradients it alone has made, or none
-  // where it is empty), and at the end, which gives the gradients of all and sets the statistics.
+  // Plain, around a backward (see Buckets); end_backward only where every one sends, as often on
+  // each rank.
+  void watch(bool last) { buckets_->watch(last || sends_each_backward()); }
+  void end_backward(Tensors* gradients);
+  // Fixed order, before the first shard and after each: the gradients it alone has made, or none
+  // where it is empty.
   void begin_shards();
   void end_shard(const Tensors& gradients);
-  Tensors end_shards();
+
+  struct Sums {
+    double loss = 0;
+    Numbers aside;
+    std::optional<double> norm;  // global, of the gradients; where each rank has rows only
+  };
+  // At the end: the gradients of this rank (undefined: none; in fixed order: unused) become those
+  // of all, or this rank's rows of them; undefined where no rank has one. `losses`: one a
+  // micro-batch. `aside`: whatever else is to be added up. In fixed order, batch statistics move
+  // here.
+  Sums finish(Tensors* gradients, const Numbers& losses, Numbers aside);
+  // After the update of this rank's rows: all weights, and rank 0's batch statistics, on all.
+  void share_update(const Tensors& weights);
 
  private:
+  void split_world();
+  double total(const Numbers& values);
+  Sums finish_tree(Tensors* gradients, const Numbers& losses, Numbers aside);
+
   dist::World& world_;
   NamedTensors buffers_;
-  int64_t shards_;
-  std::unique_ptr<Buckets> buckets_;  // plain
-  FlatGradients layout_;              // fixed order
-  TreeSum gradient_tree_, buffer_tree_;
+  RanksOptions options_;
+  std::unique_ptr<dist::World> sharers_, replicas_;  // the ranks of a copy; those with equal rows
+  std::unique_ptr<Buckets> buckets_;                 // plain
+  at::Tensor lead_buffers_;
+  FlatGradients layout_;  // fixed order
+  TreeSum gradient_tree_, moves_tree_;
   at::Tensor buffers_before_;
 };
 

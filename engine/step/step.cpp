@@ -10,6 +10,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
@@ -64,7 +65,8 @@ struct Step::State {
   Schedule schedule;
   Masters masters;
   Groups groups;            // of the masters
-  NamedTensors parameters;  // the model's own of those that are trained, in the order of the groups
+  Tensors moving;           // those that are trained, in the order of the groups
+  NamedTensors parameters;  // the model's own of them
   std::unique_ptr<Optimizer> optimizer;
   std::optional<Average> average;
   bool optimizer_averages = false;  // in its own pass
@@ -72,7 +74,11 @@ struct Step::State {
   models::Kernels kernels;
   bool in_parts;  // micro-batches may be split among threads
   std::unique_ptr<MicroGraph> graph;
-  std::unique_ptr<Ranks> ranks;  // none: one rank, in plain order
+  std::unique_ptr<Ranks> ranks;      // none: one rank, in plain order
+  std::vector<size_t> own_rows;      // of `parameters`: those of which the optimizer has rows
+  std::map<std::string, Rows> rows;  // which, where not all
+  std::function<Counts()> pending_counts;
+  std::optional<Counts> counts;  // of the step under way, once known
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -99,26 +105,57 @@ struct Step::State {
     for (auto& group : groups.groups)
       for (auto& p : group.parameters) {
         group.copies.push_back(masters.copy_of(p.name));
+        moving.push_back(p.tensor);
         parameters.push_back({p.name, own(p).set_requires_grad(true)});
       }
-    optimizer = make_optimizer(optimizer_fields, groups.groups, kernels);
+    make_ranks(fields.get<ParallelismFields>());
+    optimizer = make_optimizer(optimizer_fields, groups_of_own_rows(), kernels);
     if (training.ema_decay) {
       average.emplace(*training.ema_decay, masters.weights(), groups.frozen);
       Tensors averages;
       for (const auto& p : parameters) averages.push_back(average->of(p.name));
-      optimizer_averages = optimizer->take_averages(averages, *training.ema_decay);
+      optimizer_averages = rows.empty() && optimizer->take_averages(averages, *training.ema_decay);
     }
     if (training.cuda_graph && context.runtime)
       graph = std::make_unique<MicroGraph>(*context.runtime, parameters, model->buffers());
-    const auto parallelism = fields.get<ParallelismFields>();
-    const bool fixed = parallelism.reduction == "fixed_order";
-    if (context.world || fixed)
-      ranks = std::make_unique<Ranks>(context.world ? *context.world : dist::single(), parameters,
-                                      model->buffers(), fixed ? parallelism.logical_shards : 0,
-                                      BucketOptions{.order = order_of_forward(),
-                                                    .bytes = parallelism.bucket_mb << 20,
-                                                    .bf16 = parallelism.compression == "bf16"});
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
+  }
+
+  void make_ranks(const ParallelismFields& parallelism) {
+    const bool fixed = parallelism.reduction == "fixed_order";
+    if (!context.world && !fixed) return;
+    RanksOptions options;
+    options.shards = fixed ? parallelism.logical_shards : 0;
+    options.zero_stage = fixed ? 0 : parallelism.zero_stage;
+    options.shard_degree = parallelism.data_parallel_shard_degree;
+    options.buckets.order = order_of_forward();
+    options.buckets.bytes = parallelism.bucket_mb << 20;
+    options.buckets.bf16 = parallelism.compression == "bf16";
+    ranks = std::make_unique<Ranks>(context.world ? *context.world : dist::single(), parameters,
+                                    model->buffers(), options);
+  }
+
+  // What this rank's optimizer moves: all, or its rows.
+  std::vector<Group> groups_of_own_rows() {
+    if (!ranks || !ranks->shares()) {
+      for (size_t i = 0; i < parameters.size(); ++i) own_rows.push_back(i);
+      return groups.groups;
+    }
+    std::vector<Group> own;
+    size_t index = 0;
+    for (const Group& group : groups.groups) {
+      Group& part = own.emplace_back(Group{group.lr_factor, group.weight_decay, {}, {}});
+      for (size_t i = 0; i < group.parameters.size(); ++i, ++index) {
+        const auto& [name, tensor] = group.parameters[i];
+        const Rows mine = rows[name] = ranks->own_rows(tensor);
+        if (mine.count == 0) continue;
+        const at::Tensor& copy = group.copies[i];
+        part.parameters.push_back({name, rows_in(tensor.detach(), mine)});
+        part.copies.push_back(copy.defined() ? rows_in(copy.detach(), mine) : copy);
+        own_rows.push_back(index);
+      }
+    }
+    return own;
   }
 
   at::Tensor own(const NamedTensor& weight) const {
@@ -145,28 +182,48 @@ struct Step::State {
 
   // Sum of the loss over the micro-batch; its gradient, times scale / total weight, is added.
   at::Tensor forward_backward(const Batch& batch) {
-    if (graph && graph->fits(batch))
+    if (graph && divisor().weight > 0 && graph->fits(batch))
       return graph->run(batch, [this](const Batch& b) { return launch(b, /*recorded=*/true); });
     return launch(batch);
   }
 
   at::Tensor launch(const Batch& batch, bool recorded = false) {
     const int64_t parts = in_parts ? parts_of(batch, parameters) : 1;
-    if (parts > 1)
+    if (parts > 1 && divisor().weight > 0)
       return backward_in_parts(batch, parts, parameters, seed,
                                [this](const Batch& part) { return loss_of(part); });
     at::Tensor sum = loss_of(batch, recorded);
-    sum.backward(seed);
+    // a global batch whose classes all weigh 0 has no mean, hence no gradient
+    if (divisor().weight > 0) sum.backward(seed);
     return sum.detach();
   }
 
-  // Over the micro-batches, of all ranks.
-  std::vector<double> sums_of(const std::vector<std::vector<double>>& rows, size_t columns) {
-    if (ranks) return ranks->total(rows, columns);
-    std::vector<double> sums(columns);
-    for (const auto& row : rows)
-      for (size_t c = 0; c < columns; ++c) sums[c] += row[c];
-    return sums;
+  void begin_counts(const std::vector<Batch>& micro) {
+    std::vector<Counts> mine;
+    for (const auto& batch : micro)
+      mine.push_back(batch.targets.defined()
+                         ? Counts{loss->weight(batch.targets), static_cast<double>(batch.size())}
+                         : Counts{});
+    counts.reset();
+    if (ranks) {
+      pending_counts = ranks->begin_counts(mine);
+      return;
+    }
+    pending_counts = [mine] {
+      Counts sum;
+      for (const Counts& one : mine) sum.weight += one.weight, sum.samples += one.samples;
+      return sum;
+    };
+  }
+
+  // Known before the first backward, so that a short last micro-batch counts right; over ranks it
+  // comes beside the first forward.
+  const Counts& divisor() {
+    if (!counts) {
+      counts = pending_counts();
+      if (counts->weight > 0) seed.fill_(scale.value() / counts->weight);
+    }
+    return *counts;
   }
 
   // What the backwards so far have left, for each parameter. Several of low precision are summed in
@@ -194,6 +251,12 @@ struct Step::State {
     } keyed(&key);
     const models::KernelScope scope(kernels);
     return forward_sum(*model, *loss, batch, precision);
+  }
+
+  Tensors of_own_rows(const Tensors& gradients) const {
+    Tensors own;
+    for (size_t i : own_rows) own.push_back(gradients[i]);
+    return own;
   }
 
   // What the first rank that found something says.
@@ -225,60 +288,72 @@ struct Step::State {
     log_warning(what + "; the step was skipped");
   }
 
-  StepReport take(const std::vector<Batch>& micro) {
+  // Forward and backward of each micro-batch: their losses, one each. What the backwards leave is
+  // in `gradients`, or with `ranks`.
+  Tensors run(const std::vector<Batch>& micro, Tensors* gradients) {
+    Tensors losses;
+    const bool in_shards = ranks && ranks->fixed_order();
+    if (in_shards && divisor().weight == 0) return losses;
+    if (in_shards) ranks->begin_shards();
+    const bool send_each = ranks && ranks->sends_each_backward();
+    const bool several = micro.size() > 1 && !send_each;
+    // low precision is summed elsewhere, and a graph's gradients are all there at once
+    const bool in_buckets =
+        ranks && !in_shards && !graph && (!several || training.precision != "bf16-master");
+    for (const auto& batch : micro) {
+      if (in_buckets) ranks->watch(&batch == &micro.back());
+      const bool empty = !batch.targets.defined();
+      losses.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
+      if (in_shards) {
+        Tensors alone(parameters.size());
+        if (!empty) collect(&alone, false);
+        ranks->end_shard(alone);
+        clear_gradients();
+        continue;
+      }
+      collect(gradients, several);
+      if (send_each) ranks->end_backward(gradients), clear_gradients();
+    }
+    if (send_each)  // as often as the rank that has most
+      for (auto n = static_cast<int64_t>(micro.size()); n < divisor().backwards; ++n)
+        ranks->end_backward(gradients);
+    return losses;
+  }
+
+  StepReport take(const std::vector<Batch>& micro, const Aside& aside) {
     StepReport report;
     report.lr = lr();
     report.loss_scale = scale.value();
-    // the divisor is known before the first backward, so a short last micro-batch counts right
-    std::vector<std::vector<double>> counts;
-    for (const auto& batch : micro)
-      counts.push_back(
-          batch.targets.defined()
-              ? std::vector<double>{loss->weight(batch.targets), static_cast<double>(batch.size())}
-              : std::vector<double>(2));
-    const auto total = sums_of(counts, 2);
-    const double weight = total[0];
-    report.samples = static_cast<int64_t>(total[1]);
-    if (context.is_text) report.tokens = static_cast<int64_t>(weight);
-    if (weight > 0) seed.fill_(scale.value() / weight);
+    begin_counts(micro);
     buffers.take();
 
     struct Clear {  // also when something below throws
       State& state;
       ~Clear() { state.clear_gradients(); }
     } clear{*this};
-    // a global batch whose classes all weigh 0 has no mean, hence no gradient
-    Tensors sums, gradients(parameters.size());
-    const bool in_shards = ranks && ranks->fixed_order() && weight > 0;
-    if (in_shards) ranks->begin_shards();
-    // low precision is summed elsewhere, and a graph's gradients are all there at once
-    const bool in_buckets = ranks && !ranks->fixed_order() && !graph &&
-                            (micro.size() == 1 || training.precision != "bf16-master");
+    Tensors gradients(parameters.size());
     const auto begin = std::chrono::steady_clock::now();
-    for (const auto& batch : micro) {
-      if (weight == 0) continue;
-      if (in_buckets) ranks->watch(&batch == &micro.back());
-      const bool empty = !batch.targets.defined();
-      sums.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
-      if (in_shards) {
-        Tensors alone(parameters.size());
-        if (!empty) collect(&alone, false);
-        ranks->end_shard(alone);
-        clear_gradients();
-      } else {
-        collect(&gradients, micro.size() > 1);
-      }
-    }
+    std::vector<double> losses;
+    for (const auto& loss_sum : run(micro, &gradients)) losses.push_back(loss_sum.item<double>());
     report.own_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (in_shards)
-      gradients = ranks->end_shards();
-    else if (ranks)
-      ranks->sum_gradients(&gradients);
-    report.grad_norm = global_norm(gradients, kernels != models::Kernels::kAten) / scale.value();
-    std::vector<std::vector<double>> losses;
-    for (const auto& sum : sums) losses.push_back({sum.item<double>()});
-    if (weight > 0) report.loss = sums_of(losses, 1)[0] / weight;
+    const double weight = divisor().weight;
+    report.samples = static_cast<int64_t>(divisor().samples);
+    if (context.is_text) report.tokens = static_cast<int64_t>(weight);
+    if (weight == 0) buffers.put_back();
+
+    if (aside) report.aside = aside(report.own_seconds);
+    Ranks::Sums sums;
+    if (ranks) {
+      sums = ranks->finish(&gradients, losses, std::move(report.aside));
+      report.aside = std::move(sums.aside);
+    } else {
+      sums.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+    }
+    const double norm =
+        sums.norm ? *sums.norm : global_norm(gradients, kernels != models::Kernels::kAten);
+    report.grad_norm = norm / scale.value();
+    if (weight > 0) report.loss = sums.loss / weight;
 
     bool loss_is_finite = std::isfinite(report.loss);
     if (!loss_is_finite || !std::isfinite(report.grad_norm)) {
@@ -291,9 +366,10 @@ struct Step::State {
     if (hook) hook();
     optimizer->update(
         {report.lr, scale.value(), report.grad_norm, training.max_grad_norm.value_or(0)},
-        gradients);
+        of_own_rows(gradients));
+    if (ranks && !ranks->fixed_order()) ranks->share_update(moving);
+    if (!rows.empty()) masters.round();
     if (average && !optimizer_averages) average->update();
-    if (ranks && !ranks->fixed_order()) ranks->share_buffers();
     scale.grow();
     ++steps;
     return report;
@@ -306,9 +382,9 @@ Step::Step(std::shared_ptr<models::Model> model, const FieldSource& fields,
 
 Step::~Step() = default;
 
-StepReport Step::take(const std::vector<Batch>& micro) {
+StepReport Step::take(const std::vector<Batch>& micro, const Aside& aside) {
   if (micro.empty() && !state_->ranks) throw Error(Code::kInternal, "a step without a batch");
-  return state_->take(micro);
+  return state_->take(micro, aside);
 }
 
 void Step::before_update(std::function<void()> hook) { state_->hook = std::move(hook); }
@@ -325,6 +401,14 @@ NamedTensors Step::state() const {
   if (state_->average)
     for (auto& t : state_->average->tensors()) result.push_back({"ema." + t.name, t.tensor});
   return result;
+}
+
+std::map<std::string, Rows> Step::rows() const {
+  std::map<std::string, Rows> rows;
+  if (state_->rows.empty()) return rows;
+  for (const auto& t : state_->optimizer->state())  // "exp_avg.fc.weight"
+    rows["optimizer." + t.name] = state_->rows.at(t.name.substr(t.name.find('.') + 1));
+  return rows;
 }
 
 std::string Step::scalars() const {
@@ -372,11 +456,37 @@ std::string Step::describe() const {
   return text;
 }
 
-BytesPerByte bytes_per_parameter_byte(const FieldSource& fields) {
+StepBytes step_bytes(const FieldSource& fields, const NamedTensors& parameters, int64_t ranks,
+                     int64_t micro_batches) {
   const auto training = fields.get<TrainingFields>();
-  BytesPerByte bytes;
-  if (training.precision == "bf16-master") bytes.weights = 1.5, bytes.gradients = 0.5;
-  bytes.state = state_tensors(fields.get<OptimizerFields>()) + (training.ema_decay ? 1 : 0);
+  const auto parallelism = fields.get<ParallelismFields>();
+  const int64_t degree =
+      shard_degree(parallelism.zero_stage, parallelism.data_parallel_shard_degree, ranks);
+  double all = 0, own = 0, largest = 0;
+  for (const auto& p : parameters) {
+    const double bytes = 4.0 * static_cast<double>(p.tensor.numel());
+    const Rows rows = part_of(p.tensor, degree, 0);  // nobody has more than the first
+    all += bytes;
+    if (rows.of > 0) own += bytes * static_cast<double>(rows.count) / static_cast<double>(rows.of);
+    largest = std::max(largest, bytes);
+  }
+  const bool low = training.precision == "bf16-master";
+  StepBytes bytes;
+  bytes.weights = low ? 1.5 * all : all;
+  bytes.state = state_tensors(fields.get<OptimizerFields>()) * own + (training.ema_decay ? all : 0);
+  // what inner backwards leave stays; low precision is summed in float32 beside what is made
+  const bool several = micro_batches > 1;
+  const double held = low && several ? 1.5 * all : all;
+  if (degree > 1) {
+    // a bucket that fills, and two under way
+    const double bucket = std::max(largest, static_cast<double>(parallelism.bucket_mb << 20));
+    bytes.gradients = own + std::min(all, 3 * bucket);
+    if (several && parallelism.zero_stage == 1) bytes.gradients += held;
+  } else if (ranks > 1) {
+    bytes.gradients = low && several ? held + all : all;
+  } else {
+    bytes.gradients = low && !several ? 0.5 * all : held;
+  }
   return bytes;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "engine/base/device.h"
 #include "engine/base/fields.h"
 #include "engine/base/named_tensor.h"
+#include "engine/base/rows.h"
 #include "engine/dist/world.h"
 #include "engine/step/fields.h"
 #include "models/model.h"
@@ -35,10 +37,15 @@ struct StepReport {
   double lr = 0;
   double loss_scale = 1;
   int64_t samples = 0;
-  int64_t tokens = 0;      // of text: those that count
-  double own_seconds = 0;  // forward and backward of this rank alone
-  bool skipped = false;    // non-finite, or fp16 scale was lowered: no weight moved
+  int64_t tokens = 0;         // of text: those that count
+  double own_seconds = 0;     // forward and backward of this rank alone
+  bool skipped = false;       // non-finite, or fp16 scale was lowered: no weight moved
+  std::vector<double> aside;  // summed over the ranks
 };
+
+// Numbers that the ranks add up along with their own of a step, so that nobody waits twice; asked
+// for when this rank's backwards are done, which took `own_seconds`.
+using Aside = std::function<std::vector<double>(double own_seconds)>;
 
 class Step {
  public:
@@ -50,7 +57,7 @@ class Step {
   // empty); normalised by the samples (or class weights) of all of them, so k micro-batches, or k
   // ranks, give what one batch gives. Throws Error{kNonFinite}
   // naming the samples under `non_finite: stop`, before any weight has moved.
-  StepReport take(const std::vector<Batch>& micro);
+  StepReport take(const std::vector<Batch>& micro, const Aside& aside = {});
   // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint
   // in flight finishes its copies here. Batch-norm buffers and nothing else change before it.
   void before_update(std::function<void()> hook);
@@ -65,6 +72,9 @@ class Step {
   // Optimizer and EMA tensors by name ("optimizer.exp_avg.fc.weight", "ema.fc.weight"), and scalars
   // (steps taken, loss scale, growth tracker, skipped steps) as JSON text.
   NamedTensors state() const;
+  // Of the tensors of state() of which this rank holds some rows only, which; of other ranks, those
+  // that come after it, or before, among the `parallelism.data_parallel_shard_degree` that share.
+  std::map<std::string, Rows> rows() const;
   std::string scalars() const;
   // After the tensors of state() have been overwritten in place.
   void restore_scalars(const std::string& json);
@@ -92,12 +102,14 @@ struct Evaluated {
   at::Tensor outputs;
 };
 Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch);
-// What training holds per byte of a float32 parameter, for `lehr check`: weights (with the model's
-// own under bf16-master), gradients, and optimizer state with averages.
-struct BytesPerByte {
-  double weights = 1, gradients = 1, state = 0;
+// What a rank holds of tensors while it trains, for `lehr check`: weights (with the model's own
+// under bf16-master), gradients at their most, optimizer state with averages. `parameters`: those
+// that are trained, on any device; `micro_batches`: of a step on each rank.
+struct StepBytes {
+  double weights = 0, gradients = 0, state = 0;
 };
-BytesPerByte bytes_per_parameter_byte(const FieldSource& fields);
+StepBytes step_bytes(const FieldSource& fields, const NamedTensors& parameters, int64_t ranks = 1,
+                     int64_t micro_batches = 1);
 
 std::vector<Section> sections();
 

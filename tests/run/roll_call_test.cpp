@@ -146,6 +146,13 @@ class Damaging : public dist::World {
     if (rank() == size() - 1) tensor[tensor.numel() - 1].add_(1);
     return dist::done();
   }
+  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    return sound_->begin_reduce_scatter(all, mine);
+  }
+  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {
+    return sound_->begin_all_gather(mine, all);
+  }
+  std::unique_ptr<World> split(int color) override { return sound_->split(color); }
   void sum_in_tree(at::Tensor tensor) override { sound_->sum_in_tree(tensor); }
   void broadcast(at::Tensor tensor, int root) override { sound_->broadcast(tensor, root); }
   void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {

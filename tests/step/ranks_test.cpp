@@ -111,7 +111,7 @@ TEST(Ranks, ShareBatchStatisticsOfTheLead) {
 TEST(Ranks, RefuseShardsThatMakeNoTree) {
   for (auto [shards, size] : {std::pair{3, 1}, {6, 2}, {2, 4}}) {
     auto worlds = dist::thread_worlds(size);
-    EXPECT_THROW(Ranks(*worlds[0], {}, {}, shards), Error) << shards;
+    EXPECT_THROW(Ranks(*worlds[0], {}, {}, {.shards = shards}), Error) << shards;
   }
 }
 
@@ -150,11 +150,30 @@ class Noting : public dist::World {
     return dist::done();
   }
   void sum_in_tree(at::Tensor) override {}
+  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    sums.push_back(all);
+    mine.copy_(all.slice(0, 0, mine.numel()));
+    return dist::done();
+  }
+  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor, at::Tensor) override {
+    return dist::done();
+  }
+  std::unique_ptr<World> split(int) override { return nullptr; }
   void broadcast(at::Tensor, int) override {}
   void exchange(const at::Tensor&, at::Tensor, int) override {}
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor, tensor}; }
   std::vector<at::Tensor> sums;
 };
+
+Tensors sum(Buckets& buckets, const Tensors& gradients) {
+  buckets.send_rest(gradients);
+  buckets.wait();
+  const auto present = buckets.present();
+  Tensors sums = buckets.take();
+  for (size_t i = 0; i < sums.size(); ++i)
+    if (present[i] == 0) sums[i].reset();
+  return sums;
+}
 
 NamedTensors weights_of(int count) {
   NamedTensors weights;
@@ -187,7 +206,7 @@ TEST(Buckets, AreSentWhileTheBackwardRuns) {
   Tensors gradients;
   for (const auto& w : weights) gradients.push_back(w.tensor.grad());
   const at::Tensor twice = gradients[0].clone();
-  buckets.sum(&gradients);
+  gradients = sum(buckets, gradients);
   EXPECT_EQ(world.sums.size(), 3U);
   EXPECT_TRUE(at::equal(gradients[0], twice));
   // nothing is held twice
@@ -203,13 +222,13 @@ TEST(Buckets, SendInOneOrderWhateverIsMissing) {
   (weights[0].tensor.sum() + weights[1].tensor.sum()).backward();  // the last, sent first, has none
   EXPECT_EQ(world.sums.size(), 0U);
   Tensors gradients(3);
-  buckets.sum(&gradients);
+  gradients = sum(buckets, gradients);
   ASSERT_EQ(world.sums.size(), 3U);
   EXPECT_FALSE(gradients[2].defined());
   EXPECT_TRUE(at::equal(gradients[0], at::ones({300, 1000})));
   // nor does a step remember the one before
   Tensors none(3);
-  buckets.sum(&none);
+  none = sum(buckets, none);
   for (const auto& gradient : none) EXPECT_FALSE(gradient.defined());
 }
 
@@ -223,7 +242,7 @@ TEST(Buckets, AddUpMicroBatchesOfOneBackwardOrMany) {
       (weights[0].tensor.sum() * (micro + 1.0)).backward();
     }
     Tensors gradients{weights[0].tensor.grad(), weights[1].tensor.grad()};
-    buckets.sum(&gradients);
+    gradients = sum(buckets, gradients);
     EXPECT_TRUE(at::equal(gradients[0], at::full({300, 1000}, 6.0F)));
     EXPECT_FALSE(gradients[1].defined());
   }
@@ -254,15 +273,13 @@ TEST(Ranks, GiveGradientsInTheMemoryOrderOfTheirWeights) {
   const at::Tensor weight = at::zeros({4, 3, 2, 2}).contiguous(at::MemoryFormat::ChannelsLast);
   const at::Tensor gradient = at::arange(48, at::kFloat).view({4, 3, 2, 2});
   for (int64_t shards : {0, 1}) {
-    Ranks ranks(dist::single(), {{"w", weight}}, {}, shards);
+    Ranks ranks(dist::single(), {{"w", weight}}, {}, {.shards = shards});
     Tensors gradients{gradient};
     if (shards > 0) {
       ranks.begin_shards();
       ranks.end_shard(gradients);
-      gradients = ranks.end_shards();
-    } else {
-      ranks.sum_gradients(&gradients);
     }
+    ranks.finish(&gradients, {1.0}, {});
     EXPECT_EQ(gradients[0].strides(), weight.strides());
     EXPECT_TRUE(at::equal(gradients[0], gradient));
   }

@@ -199,7 +199,7 @@ TEST(Step, CountsItsStateForTheMemoryCheck) {
     for (const auto& p : model->parameters()) parameters += static_cast<double>(p.tensor.nbytes());
     for (const auto& s : Step(model, fields, {}).state())
       state += static_cast<double>(s.tensor.nbytes());
-    EXPECT_EQ(bytes_per_parameter_byte(fields).state, state / parameters);
+    EXPECT_EQ(step_bytes(fields, model->parameters()).state, state);
     return state / parameters;
   };
   EXPECT_EQ(expect(FixedFields()), 2);
