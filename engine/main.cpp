@@ -61,7 +61,10 @@ void takes_doctors_options(CLI::App* sub, Options& o) {
       ->check(CLI::Range(0.1, 86400.0));
 }
 
-int dispatch(int argc, char** argv, Options& o) {
+// The whole program but for its process; called again in each rank that `lehr launch` starts.
+int run_program(const std::vector<std::string>& words);
+
+int dispatch(int argc, const char* const* argv, Options& o) {
   CLI::App app{
       "Lehr trains models from recipe files, survives any crash, and exports proved artefacts."};
   app.footer(
@@ -226,7 +229,7 @@ int dispatch(int argc, char** argv, Options& o) {
     return static_cast<int>(run::train(request, *terminal));
   }
   if (*launch) {
-    launching.program = std::filesystem::read_symlink("/proc/self/exe").string();
+    launching.program = run_program;
     if (*launch_doctor) {
       std::vector<std::string> words{"doctor", "--timeout", fmt::format("{}", o.timeout_s)};
       if (o.json) words.emplace_back("--json");
@@ -288,15 +291,14 @@ int dispatch(int argc, char** argv, Options& o) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_program(const std::vector<std::string>& words) {
   track::Terminal live(2);
   terminal = &live;
-  log_through(print_line);
   Options options;
   try {
-    return dispatch(argc, argv, options);
+    std::vector<const char*> arguments{"lehr"};
+    for (const auto& word : words) arguments.push_back(word.c_str());
+    return dispatch(static_cast<int>(arguments.size()), arguments.data(), options);
   } catch (const Error& e) {
     if (options.debug) throw;
     log_error(e.what());
@@ -309,4 +311,11 @@ int main(int argc, char** argv) {
     run::tell_launcher_error(e.what());
     return static_cast<int>(Code::kInternal);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  log_through(print_line);
+  return run_program({argv + 1, argv + argc});
 }

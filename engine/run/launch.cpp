@@ -154,8 +154,7 @@ class Family {
     bool curable = true;
   };
 
-  void start(std::vector<std::string> words, int attempt) {
-    words.insert(words.begin(), request_.program);
+  void start(const std::vector<std::string>& words, int attempt) {
     const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -216,18 +215,6 @@ class Family {
                   const std::map<std::string, std::string>& variables, int close_fd) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) fail("no pipe for a rank");
-    std::vector<std::string> text;
-    for (char** entry = environ; *entry; ++entry) {
-      const std::string all = *entry;
-      if (!variables.contains(all.substr(0, all.find('=')))) text.push_back(all);
-    }
-    for (const auto& [name, value] : variables) text.push_back(name + "=" + value);
-    std::vector<char*> environment, arguments;
-    for (auto& entry : text) environment.push_back(entry.data());
-    environment.push_back(nullptr);
-    std::vector<std::string> all = words;
-    for (auto& word : all) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
     const pid_t parent = ::getpid(), pid = ::fork();
     if (pid < 0) fail("a rank cannot be started");
     if (pid == 0) {
@@ -237,9 +224,12 @@ class Family {
       ::setpgid(0, 0);
       ::dup2(ends[1], 1);
       ::dup2(ends[1], 2);
-      if (close_fd >= 0) ::close(close_fd);
-      ::execve(request_.program.c_str(), arguments.data(), environment.data());
-      ::_exit(127);
+      for (int fd : {ends[0], ends[1], close_fd})
+        if (fd >= 0) ::close(fd);
+      for (const auto& other : children_) ::close(other.output);
+      for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+      ::prctl(PR_SET_NAME, ("lehr rank " + variables.at("RANK")).c_str());
+      std::exit(request_.program(words));
     }
     ::close(ends[1]);
     ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
@@ -410,7 +400,7 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
   }
 }
 
-Code launch_once(const std::string& program, int ranks, const std::vector<std::string>& words,
+Code launch_once(const Program& program, int ranks, const std::vector<std::string>& words,
                  track::Terminal& terminal) {
   install_stop_signals();
   LaunchRequest request;

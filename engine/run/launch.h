@@ -1,6 +1,7 @@
 // `lehr launch`: the ranks of one node as a family of processes, from start to restart.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,13 @@
 
 namespace lehr::run {
 
+// The program with other words, as if started anew; returns its exit code.
+using Program = std::function<int(const std::vector<std::string>& words)>;
+
 struct LaunchRequest {
-  std::string program;  // lehr itself
+  // What a rank does, in a process that is a copy of the launcher's: LibTorch takes most of a
+  // start, and is loaded here already.
+  Program program;
   int ranks = 1;
   std::string recipe;
   std::vector<std::string> overrides;  // as given by --set
@@ -27,7 +33,7 @@ struct LaunchRequest {
 // sign of life for parallelism.heartbeat is woken (SIGCONT), then ended.
 Code launch(const LaunchRequest& request, track::Terminal& terminal);
 // Starts `ranks` processes of the program with these words once, and returns how they ended.
-Code launch_once(const std::string& program, int ranks, const std::vector<std::string>& words,
+Code launch_once(const Program& program, int ranks, const std::vector<std::string>& words,
                  track::Terminal& terminal);
 
 // Of a rank under `lehr launch`: a sign of life every so often while this object lives; nothing
