@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <mutex>
+#include <sstream>
 
 #include "engine/base/error.h"
 #include "engine/base/stamp.h"
@@ -34,6 +35,27 @@ Function symbol(void* library, const char* name) {
 }
 
 }  // namespace
+
+void see_own_gpu(int local_rank, int local_size) {
+  constexpr const char* kVisible = "CUDA_VISIBLE_DEVICES";
+  if (local_size == 1) return;
+  const char* listed = std::getenv(kVisible);
+  if (!listed) {
+    ::setenv(kVisible, std::to_string(local_rank).c_str(), 1);
+    return;
+  }
+  std::vector<std::string> gpus;
+  std::istringstream stream(listed);
+  for (std::string gpu; std::getline(stream, gpu, ',');) gpus.push_back(gpu);
+  if (gpus.size() <= 1) return;
+  const auto mine = static_cast<size_t>(local_rank);
+  if (mine >= gpus.size())
+    throw Error(Code::kRanks,
+                fmt::format("{} ranks on a node that shows {} GPUs ({}={})", local_size,
+                            gpus.size(), kVisible, listed),
+                "", "start as many ranks as there are GPUs");
+  ::setenv(kVisible, gpus[mine].c_str(), 1);
+}
 
 bool gpu_present(std::string* why) {
   auto no = [&](std::string reason) {

@@ -11,6 +11,10 @@
 namespace at {
 class Tensor;
 }
+namespace c10d {
+class Backend;
+class Store;
+}  // namespace c10d
 
 namespace lehr {
 
@@ -42,7 +46,17 @@ class DeviceRuntime {
   // which every replay overwrites. Throws what work throws, and c10::Error for what cannot be
   // recorded.
   virtual std::unique_ptr<RecordedWork> record(const std::function<void(bool)>& work) = 0;
+  // NCCL's group of `size` ranks that meet at `store`, one GPU each: a new reference, which the
+  // caller takes over. nullptr: this device has none.
+  virtual c10d::Backend* make_nccl(c10d::Store& /*store*/, int /*rank*/, int /*size*/,
+                                   double /*timeout_s*/) {
+    return nullptr;
+  }
 };
+
+// Of several ranks on a node, lets this process see its own GPU alone, as its number 0. Before
+// gpu_present. A launcher that has done so already is left to it.
+void see_own_gpu(int local_rank, int local_size);
 
 // True when libcuda.so.1 loads, cuInit succeeds and a device is there; never touches ATen. When
 // not, `why` (if given) says what is missing.

@@ -11,6 +11,7 @@
 #include "engine/cuda/copy_stream.h"
 #include "engine/cuda/graph.h"
 #include "engine/cuda/inventory.h"
+#include "engine/cuda/nccl.h"
 
 namespace lehr::cuda {
 namespace {
@@ -26,6 +27,9 @@ class Runtime : public DeviceRuntime {
   }
   std::unique_ptr<RecordedWork> record(const std::function<void(bool)>& work) override {
     return cuda::record(work);
+  }
+  c10d::Backend* make_nccl(c10d::Store& store, int rank, int size, double timeout_s) override {
+    return cuda::make_nccl(store, rank, size, timeout_s);
   }
   int64_t peak_bytes() override {
     if (c10::cuda::device_count() == 0) return 0;

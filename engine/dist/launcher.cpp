@@ -90,6 +90,7 @@ Place find_place(const Environment& given) {
     place.port = static_cast<uint16_t>(read.number("MASTER_PORT"));
     place.agent_keeps_store = read.text("TORCHELASTIC_USE_AGENT_STORE", "False") == "True";
     place.attempt = read.text("TORCHELASTIC_RESTART_COUNT", "0");
+    place.job = read.text(alone ? "LEHR_JOB" : "TORCHELASTIC_RUN_ID", "");
     if (has("LEHR_STORE_FD")) place.listening_fd = read.number("LEHR_STORE_FD");
     read.done(place);
   } else if (has("OMPI_COMM_WORLD_SIZE")) {
@@ -101,9 +102,8 @@ Place find_place(const Environment& given) {
     place.local_size = read.number("OMPI_COMM_WORLD_LOCAL_SIZE");
     const bool one_node = place.local_size == place.size;
     place.address = read.text("MASTER_ADDR", one_node ? "127.0.0.1" : nullptr);
-    const std::string job =
-        read.text("PMIX_NAMESPACE", "") + read.text("OMPI_MCA_ess_base_jobid", "");
-    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
+    place.job = read.text("PMIX_NAMESPACE", "") + read.text("OMPI_MCA_ess_base_jobid", "");
+    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(place.job)));
     read.done(place);
   } else if (has("SLURM_STEP_ID") && has("SLURM_STEP_NODELIST")) {
     place.launcher = "srun";
@@ -118,8 +118,8 @@ Place find_place(const Environment& given) {
                                                 read.number("SLURM_NODEID", 0))
                                       .value_or(place.local_rank + 1);
     place.address = read.text("MASTER_ADDR", first.c_str());
-    const std::string job = read.text("SLURM_JOB_ID", "") + "." + read.text("SLURM_STEP_ID");
-    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(job)));
+    place.job = read.text("SLURM_JOB_ID", "") + "." + read.text("SLURM_STEP_ID");
+    place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(place.job)));
     place.attempt = read.text("SLURM_RESTART_COUNT", "0");
     read.done(place);
   }

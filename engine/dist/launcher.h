@@ -16,7 +16,8 @@ struct Place {
   uint16_t port = 0;
   bool agent_keeps_store = false;   // torchrun's agent does, so no rank serves it
   std::optional<int> listening_fd;  // `lehr launch` hands rank 0 the store's socket: no port race
-  std::string attempt = "0";        // restarts use other keys of the store
+  // of the store's keys: what the launcher calls the job, "" if it does not, and which restart
+  std::string job, attempt = "0";
 };
 
 // The innermost launcher wins (torchrun inside srun is the usual case). One rank when there is

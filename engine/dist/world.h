@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/device.h"
 #include "engine/base/error.h"
 #include "engine/dist/launcher.h"
 
@@ -38,8 +39,9 @@ class World {
   virtual int size() const = 0;
   // Waits for all; `what` goes into the message, which names the ranks that did not come in time.
   virtual void barrier(const std::string& what) = 0;
-  // In place over ranks, dense float32, float64 or bfloat16 on the CPU; every rank ends with the
-  // same bits, which depend on the number of ranks.
+  // In place over ranks, dense float32, float64 or bfloat16, on the CPU (Gloo) or a GPU (NCCL,
+  // where wait() makes the current stream wait and not the host); every rank ends with the same
+  // bits, which depend on the number of ranks.
   void sum(at::Tensor tensor) { begin_sum(std::move(tensor))->wait(); }
   // The same in the background: the tensor is the call's until wait() returns. Several may be under
   // way, and other calls beside them.
@@ -61,6 +63,8 @@ class World {
   // Worlds of the ranks of one colour each, in their order. Lives no longer than this one, whose
   // ranks its messages name; calls of both may be under way at once.
   virtual std::unique_ptr<World> split(int color) = 0;
+  // Where this rank is now, for what the others say of it when something fails.
+  virtual void enter(const char* /*phase*/, int64_t /*step*/) {}
 
   bool is_lead() const { return rank() == 0; }
   bool any(bool flag);
@@ -77,7 +81,8 @@ std::unique_ptr<Pending> done();
 World& single();  // rank 0 of 1
 
 struct WorldOptions {
-  double timeout_s = 600;  // of a collective, and of waiting for a rank at the start
+  double timeout_s = 600;           // of a collective, and of waiting for a rank at the start
+  DeviceRuntime* device = nullptr;  // of GPUs, whose tensors go over NCCL
 };
 // The world of the process' launcher; nullptr for one rank. Throws Error{kRanks} naming ranks that
 // did not come.

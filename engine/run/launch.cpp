@@ -174,6 +174,7 @@ class Family {
           {"MASTER_ADDR", "127.0.0.1"},
           {"MASTER_PORT", std::to_string(ntohs(address.sin_port))},
           {"TORCHELASTIC_RESTART_COUNT", std::to_string(attempt)},
+          {"TORCHELASTIC_RUN_ID", job_},
           {"LEHR_HEARTBEAT_FILE", shared_.beats_file()},
           {"LEHR_ERROR_FILE", shared_.error_file(rank)},
           {"LEHR_FOLDER_FILE", shared_.folder_file()}};
@@ -353,6 +354,7 @@ class Family {
   const Shared& shared_;
   Folding& output_;
   const double heartbeat_s_;
+  const std::string job_ = unique_id();
   std::vector<Child> children_;
   std::vector<pid_t> killed_;  // by us, after a failure
   std::string cause_;

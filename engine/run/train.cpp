@@ -51,13 +51,6 @@ int64_t resident_bytes() {
   return pages * 4096;
 }
 
-// a phase of the loop, seen in the trace that `profiling` writes
-template <class Work>
-auto traced(const char* name, Work work) {
-  const auto span = track::Trace::span(name);
-  return work();
-}
-
 class Training {
  public:
   Training(const TrainRequest& request, track::Terminal& terminal, dist::Place place)
@@ -72,6 +65,8 @@ class Training {
   void check_replicas();
   void restore_or_start();
   void loop();
+  data::StepBatch next_batch();
+  step::StepReport take_step(const data::StepBatch& batch, double load_seconds);
   void evaluate_now();
   enum class Save { kBeside, kAndWait };  // the steps that follow; at the end
   void save(Save how = Save::kBeside);
@@ -84,6 +79,12 @@ class Training {
   Code finish();
 
   bool is_lead() const { return world_->is_lead(); }
+  // A phase of the loop: in the trace that `profiling` writes, and in what other ranks say of this
+  // one when something fails.
+  [[nodiscard]] auto phase(const char* name) {
+    world_->enter(name, progress_.step);
+    return track::Trace::span(name);
+  }
 
   const TrainRequest& request_;
   track::Terminal& terminal_;
@@ -138,6 +139,7 @@ Code Training::run() {
 void Training::open() {
   recipe::Recipe recipe = load_recipe(request_.recipe, request_.overrides);
   const auto training = recipe.get<TrainingFields>();
+  if (training.device != "cpu") see_own_gpu(place_.local_rank, place_.local_size);
   device_name_ = choose_device(training, &device_);
   const int64_t threads = settle_numerics(training, place_.local_size);
   open_world(recipe);
@@ -198,11 +200,8 @@ void Training::open() {
 
 void Training::open_world(const recipe::Recipe& recipe) {
   if (place_.size == 1) return;
-  if (device_)
-    throw Error(Code::kRanks, "several ranks on GPUs need NCCL, which this version does not use",
-                recipe.where("training.device"), "train on one rank, or set training.device: cpu");
   const double timeout = recipe.get<step::ParallelismFields>().timeout.value;
-  ranks_ = dist::open_world(place_, {timeout});
+  ranks_ = dist::open_world(place_, {timeout, device_});
   world_ = ranks_.get();
   world_->require_same("build", build_stamp());
   world_->require_same("recipe", recipe.hash());
@@ -344,6 +343,16 @@ const char* Training::why_stop() const {
   return limit && stepped_ && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
 }
 
+data::StepBatch Training::next_batch() {
+  const auto span = phase("load");
+  return loader_->next();
+}
+
+step::StepReport Training::take_step(const data::StepBatch& batch, double load_seconds) {
+  const auto span = phase("step");
+  return step_->take(batch.micro, [&](double seconds) { return facts(load_seconds + seconds); });
+}
+
 void Training::loop() {
   const Plan& plan = parts_->plan;
   loop_begin_ = interval_begin_ = last_save_ = Clock::now();
@@ -352,13 +361,10 @@ void Training::loop() {
   while (!reached_end() && !stop_) {
     profiler_->step_begins(progress_.step + 1);
     const auto load_begin = Clock::now();
-    const data::StepBatch batch = traced("load", [&] { return loader_->next(); });
+    const data::StepBatch batch = next_batch();
     const double load_seconds = seconds_since(load_begin);
     stepped_ = true;
-    const step::StepReport report = traced("step", [&] {
-      return step_->take(batch.micro,
-                         [&](double seconds) { return facts(load_seconds + seconds); });
-    });
+    const step::StepReport report = take_step(batch, load_seconds);
     ++progress_.step;
     progress_.samples += batch.samples;
     heed(report.aside);
@@ -435,7 +441,7 @@ void Training::show_progress() {
 
 void Training::evaluate_now() {
   if (parts_->dataset->size(data::Split::kValidation) == 0) return;
-  const auto span = track::Trace::span("evaluate");
+  const auto span = phase("evaluate");
   Evaluation evaluation;
   step_->in_float32([&] {
     with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
@@ -469,7 +475,7 @@ void Training::evaluate_now() {
 
 void Training::save(Save how) {
   if (saved_step_ == progress_.step) return;
-  const auto span = track::Trace::span("save");
+  const auto span = phase("save");
   check_replicas();
   saved_step_ = progress_.step;
   last_save_ = Clock::now();

@@ -50,6 +50,28 @@ void exercise(World& world) {
           "gather_text");
   require(world.any(world.rank() == size - 1) && !world.any(false), "any");
   require(world.broadcast_text(world.is_lead() ? "x" : "") == "x", "broadcast_text");
+
+  // part r of the sum: the ranks' parts are r + 10 i
+  at::Tensor parts = at::arange(size, at::kFloat).repeat_interleave(3) + 10.0 * world.rank();
+  at::Tensor part = at::empty({3}, at::kFloat);
+  world.begin_reduce_scatter(parts, part)->wait();
+  require(part.equal(at::full({3}, world.rank() * size + 5.0 * size * (size - 1), at::kFloat)),
+          "reduce_scatter");
+  at::Tensor joined = at::zeros({2 * size}, at::kFloat);
+  at::Tensor own = joined.narrow(0, 2 * world.rank(), 2).fill_(world.rank());  // in place
+  world.begin_all_gather(own, joined)->wait();
+  require(joined.equal(at::arange(size, at::kFloat).repeat_interleave(2)), "all_gather");
+
+  // neighbours in pairs; calls of the parts and of the whole beside each other
+  const auto pair = world.split(world.rank() / 2);
+  const int first = world.rank() / 2 * 2, members = std::min(2, size - first);
+  require(pair->size() == members && pair->rank() == world.rank() - first, "split");
+  at::Tensor of_pair = at::full({1}, world.rank(), at::kFloat), of_all = at::ones({1}, at::kFloat);
+  const auto under_way = world.begin_sum(of_all);
+  pair->sum(of_pair);
+  under_way->wait();
+  require(of_pair.item<float>() == (members == 2 ? 2 * first + 1 : first), "sum of a part");
+  require(of_all.item<float>() == size, "sum beside a part's");
   world.require_same("colour", "green");
   try {
     world.require_same("colour", world.rank() == 1 ? "red" : "green");
@@ -139,7 +161,7 @@ TEST(World, EndsACallWhenARankIsGone) {
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(codes, (std::vector<int>{6, 6, 9})) << said;
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
-  EXPECT_NE(said.find("rank 0 of 3: a sum, call 2, failed after"), std::string::npos) << said;
+  EXPECT_NE(said.find("rank 0 of 3: a sum, call 2, failed for "), std::string::npos) << said;
   EXPECT_NE(said.find("nothing heard of rank 2"), std::string::npos) << said;
 }
 
@@ -157,6 +179,56 @@ TEST(World, NamesTheCallsOfRanksThatDisagree) {
   EXPECT_EQ(codes, (std::vector<int>{6, 6})) << said;
   EXPECT_NE(said.find("rank 1 was in a sum in a tree, call 2"), std::string::npos) << said;
   EXPECT_NE(said.find("rank 0 was in a sum, call 2"), std::string::npos) << said;
+}
+
+// A hang: for every rank its step, phase, call and how long it waits.
+TEST(World, SaysOfARankThatHangsElsewhereWhereItIs) {
+  testing::internal::CaptureStderr();
+  const auto codes = processes(3, static_cast<uint16_t>(port() + 23), [](const Place& place) {
+    auto world = open_world(place, {1});
+    world->enter(place.rank == 2 ? "load" : "step", 14);
+    at::Tensor ones = at::ones({10});
+    if (place.rank == 2)
+      sleep(2);
+    else
+      world->sum(ones);
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{6, 6, 0})) << said;
+  EXPECT_NE(said.find("rank 0 of 3: a sum, call 2, failed (step 14, step) for 1."),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("; in the same call: rank 1"), std::string::npos) << said;
+  EXPECT_NE(said.find("; rank 2 was in no call (step 14, load) for 1."), std::string::npos) << said;
+}
+
+TEST(World, SaysOfAPartWhichRanksOfTheWholeItWas) {
+  testing::internal::CaptureStderr();
+  const auto codes = processes(4, static_cast<uint16_t>(port() + 25), [](const Place& place) {
+    auto world = open_world(place, {60});
+    auto part = world->split(place.rank / 2);
+    world->barrier("all are in");
+    if (place.rank == 3) _exit(9);
+    at::Tensor ones = at::ones({10});
+    part->sum(ones);
+    if (place.rank < 2) usleep(300000);  // rank 0 keeps the store
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes[2], 6) << said;
+  EXPECT_NE(said.find("rank 2 of 4: a sum, "), std::string::npos) << said;
+  EXPECT_NE(said.find("nothing heard of rank 3"), std::string::npos) << said;
+}
+
+TEST(World, RefusesTheStoreOfAnotherJob) {
+  testing::internal::CaptureStderr();
+  const auto codes = processes(2, static_cast<uint16_t>(port() + 27), [](Place place) {
+    place.job = place.rank == 0 ? "41.0" : "42.0";
+    if (place.rank == 1) usleep(500000);
+    open_world(place, {2});
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{6, 6})) << said;
+  EXPECT_NE(said.find("is that of job 41.0, and rank 1 is of job 42.0"), std::string::npos) << said;
 }
 
 TEST(World, SumsSeveralAtATimeAndInLowPrecision) {

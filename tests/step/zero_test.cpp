@@ -41,10 +41,14 @@ std::vector<Outcome> train(const Setting& setting, const FixedFields& fields) {
       Step step(model, fields, context);
       Outcome& outcome = outcomes[static_cast<size_t>(rank)];
       for (uint64_t i = 0; i < 6; ++i) {
-        const int64_t count = i == 2 ? 13 : i == 4 ? 2 : 16, parts = setting.size * setting.micro_batches;
+        const int64_t count = i == 2   ? 13
+                              : i == 4 ? 2
+                                       : 16,
+                      parts = setting.size * setting.micro_batches;
         const Batch whole = toy::classes(count, 5, 3, i);
         std::vector<Batch> micro;
-        for (int64_t m = rank * setting.micro_batches; m < (rank + 1) * setting.micro_batches; ++m) {
+        for (int64_t m = rank * setting.micro_batches; m < (rank + 1) * setting.micro_batches;
+             ++m) {
           const int64_t from = count * m / parts, to = count * (m + 1) / parts;
           if (from < to) micro.push_back(toy::rows(whole, from, to));
         }
@@ -52,7 +56,8 @@ std::vector<Outcome> train(const Setting& setting, const FixedFields& fields) {
           return std::vector<double>{1, static_cast<double>(rank)};
         });
         EXPECT_EQ(report.samples, count);
-        EXPECT_EQ(report.aside, (std::vector<double>{1.0 * setting.size, setting.size * (setting.size - 1) / 2.0}));
+        EXPECT_EQ(report.aside, (std::vector<double>{1.0 * setting.size,
+                                                     setting.size * (setting.size - 1) / 2.0}));
         outcome.losses.push_back(report.loss);
         outcome.norms.push_back(report.grad_norm);
       }
@@ -97,12 +102,14 @@ FixedFields fields(int64_t stage, int64_t degree = 0) {
                       {"optimizer.lr", 0.01}});
 }
 
-void expect_the_update_of_one(FixedFields all, const Setting& setting, int64_t stage, int64_t degree) {
+void expect_the_update_of_one(FixedFields all, const Setting& setting, int64_t stage,
+                              int64_t degree) {
   const Outcome alone = train({1, setting.micro_batches, setting.shape}, all)[0];
   all.set("parallelism.zero_stage", stage).set("parallelism.data_parallel_shard_degree", degree);
   const auto shared = train(setting, all);
   const auto each = static_cast<size_t>(degree == 0 ? setting.size : degree);
-  SCOPED_TRACE(::testing::Message() << setting.size << " ranks, stage " << stage << ", degree " << degree);
+  SCOPED_TRACE(::testing::Message()
+               << setting.size << " ranks, stage " << stage << ", degree " << degree);
   EXPECT_LT(toy::largest_difference(joined(shared, each, alone.state), alone.state), 1e-6);
   for (const auto& outcome : shared) {
     EXPECT_LT(toy::largest_difference(outcome.weights, alone.weights), 1e-6);
@@ -118,7 +125,8 @@ void expect_the_update_of_one(FixedFields all, const Setting& setting, int64_t s
 TEST(Zero, GivesTheUpdateOfOne) {
   for (int64_t stage : {1, 2})
     for (auto [size, degree] : {std::pair{2, 0}, {3, 0}, {4, 0}, {4, 2}, {4, 1}})
-      for (int64_t micro : {1, 3}) expect_the_update_of_one(fields(0), {size, micro}, stage, degree);
+      for (int64_t micro : {1, 3})
+        expect_the_update_of_one(fields(0), {size, micro}, stage, degree);
 }
 
 TEST(Zero, GivesTheUpdateOfOneToEveryOptimizer) {
@@ -264,7 +272,8 @@ TEST(Zero, HoldsTheBytesThatWerePredicted) {
     for (int64_t stage : {0, 1, 2})
       for (int64_t micro : {1, 2}) {
         FixedFields all = fields(stage);
-        all.set("training.precision", std::string(precision)).set("parallelism.bucket_mb", int64_t{1});
+        all.set("training.precision", std::string(precision))
+            .set("parallelism.bucket_mb", int64_t{1});
         SCOPED_TRACE(::testing::Message() << precision << ", stage " << stage << ", " << micro);
         Counting counting;
         {

@@ -1,0 +1,204 @@
+// Ranks that are processes, over c10d's groups: Gloo for what is on the CPU, NCCL for what is on a
+// GPU. With session.cpp, the only file that sees them; their signatures drift between releases of
+// LibTorch.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+#include "engine/base/error.h"
+#include "engine/dist/address.h"
+#include "engine/dist/session.h"
+#include "engine/dist/world.h"
+
+namespace lehr::dist {
+namespace {
+
+// Of a world or a part of one: which of the job's ranks, in their order, and under which name.
+struct Members {
+  std::vector<int> ranks;
+  int rank = 0;  // this one, among them
+  std::string name;
+};
+
+// On one node nothing needs to leave it.
+std::shared_ptr<gloo::transport::Device> line_of(const Place& place) {
+  const char* chosen = std::getenv("GLOO_SOCKET_IFNAME");
+  const bool one_node = place.local_size == place.size;
+  if (chosen && *chosen && !one_node)
+    return c10d::ProcessGroupGloo::createDeviceForInterface(chosen);
+  return c10d::ProcessGroupGloo::createDeviceForHostname(
+      one_node ? "127.0.0.1" : own_address(place.address, place.port));
+}
+
+class Processes : public World {
+ public:
+  Processes(std::shared_ptr<Session> session, Members members, DeviceRuntime* device)
+      : session_(std::move(session)), members_(std::move(members)), device_(device) {
+    const StorePointer store =
+        c10::make_intrusive<c10d::PrefixStore>(members_.name, session_->store());
+    const auto made = std::make_shared<c10::intrusive_ptr<c10d::Backend>>();
+    const auto options = c10d::ProcessGroupGloo::Options::create(session_->timeout());
+    session_->guarded_in_time(
+        session_->begin("joining the group"),
+        [made, store, options, place = session_->place(), rank = rank(), size = size()] {
+          options->devices.push_back(line_of(place));
+          *made = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+        });
+    gloo_ = *made;
+    if (device_)
+      session_->guarded(session_->begin("joining NCCL's group"), [&] {
+        nccl_ = c10::intrusive_ptr<c10d::Backend>::reclaim(device_->make_nccl(
+            *store, rank(), size(), static_cast<double>(session_->timeout().count()) / 1e3));
+      });
+  }
+
+  int rank() const override { return members_.rank; }
+  int size() const override { return static_cast<int>(members_.ranks.size()); }
+  void enter(const char* phase, int64_t step) override { session_->enter(phase, step); }
+
+  void barrier(const std::string& what) override { session_->meet(what); }
+
+  std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
+    return begin("a sum", [&] {
+      std::vector<at::Tensor> in_place{tensor};
+      return group(tensor).allreduce(in_place);
+    });
+  }
+
+  std::unique_ptr<Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    if (!all.is_cpu())
+      return begin("a reduce-scatter", [&] { return nccl_->_reduce_scatter_base(mine, all); });
+    // Gloo's own is a sum of a copy; this one needs none
+    struct Part : Pending {
+      Part(std::unique_ptr<Pending> sum, at::Tensor all, at::Tensor mine, int rank)
+          : sum(std::move(sum)), all(std::move(all)), mine(std::move(mine)), rank(rank) {}
+      void wait() override {
+        sum->wait();
+        mine.copy_(all.narrow(0, rank * mine.numel(), mine.numel()));
+      }
+      std::unique_ptr<Pending> sum;
+      at::Tensor all, mine;
+      int rank;
+    };
+    return std::make_unique<Part>(begin_sum(all), all, mine, rank());
+  }
+
+  std::unique_ptr<Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {
+    return begin("an all-gather", [&] { return group(all)._allgather_base(all, mine); });
+  }
+
+  void sum_in_tree(at::Tensor tensor) override {
+    session_->guarded(session_->begin("a sum in a tree"), [&] {
+      at::Tensor other = at::empty_like(tensor);
+      for (int step = 1; step < size(); step *= 2) {
+        swap(tensor, other, rank() ^ step, step);
+        tensor.add_(other);  // a + b and b + a have the same bits
+      }
+    });
+  }
+
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    const Call exchange = session_->begin("an exchange");
+    if (partner == rank()) return;
+    session_->guarded(exchange, [&] { swap(mine, theirs, partner, 0); });
+  }
+
+  void broadcast(at::Tensor tensor, int root) override {
+    session_->guarded(session_->begin("a broadcast"), [&] {
+      c10d::BroadcastOptions options;
+      options.rootRank = root;
+      std::vector<at::Tensor> in_place{tensor};
+      group(tensor).broadcast(in_place, options)->wait();
+    });
+  }
+
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
+    const at::Tensor flat = tensor.contiguous().view({-1});
+    const std::vector<at::Tensor> lengths = gather_equal(at::full({1}, flat.numel(), at::kLong));
+    int64_t longest = 0;
+    for (const auto& length : lengths) longest = std::max(longest, length.item<int64_t>());
+    at::Tensor padded = at::zeros({longest}, flat.options());
+    padded.slice(0, 0, flat.numel()).copy_(flat);
+    std::vector<at::Tensor> all;
+    if (longest > 0) all = gather_equal(padded);
+    all.resize(static_cast<size_t>(size()), padded);
+    for (size_t r = 0; r < all.size(); ++r) all[r] = all[r].slice(0, 0, lengths[r].item<int64_t>());
+    return all;
+  }
+
+  std::unique_ptr<World> split(int color) override {
+    const auto colors = gather(at::full({1}, color, at::kLong));
+    Members members;
+    members.name = fmt::format("{}/{}-{}", members_.name, splits_++, color);
+    for (int r = 0; r < size(); ++r) {
+      if (r == rank()) members.rank = static_cast<int>(members.ranks.size());
+      if (colors[static_cast<size_t>(r)].item<int64_t>() == color)
+        members.ranks.push_back(members_.ranks[static_cast<size_t>(r)]);
+    }
+    return std::make_unique<Processes>(session_, std::move(members), device_);
+  }
+
+ private:
+  template <class Start>
+  std::unique_ptr<Pending> begin(const char* what, Start start) {
+    struct Working : Pending {
+      Working(std::shared_ptr<Session> session, Call call)
+          : session(std::move(session)), call(call) {}
+      void wait() override {
+        session->guarded(call, [&] { work->wait(); });
+      }
+      const std::shared_ptr<Session> session;
+      const Call call;
+      c10::intrusive_ptr<c10d::Work> work;
+    };
+    auto pending = std::make_unique<Working>(session_, session_->begin(what));
+    session_->guarded(pending->call, [&] { pending->work = start(); });
+    return pending;
+  }
+
+  std::vector<at::Tensor> gather_equal(const at::Tensor& tensor) {
+    std::vector<std::vector<at::Tensor>> all(1);
+    for (int r = 0; r < size(); ++r) all[0].push_back(at::empty_like(tensor));
+    session_->guarded(session_->begin("a gathering"), [&] {
+      std::vector<at::Tensor> mine{tensor};
+      group(tensor).allgather(all, mine)->wait();
+    });
+    return all[0];
+  }
+
+  c10d::Backend& group(const at::Tensor& tensor) {
+    return tensor.is_cpu() ? static_cast<c10d::Backend&>(*gloo_) : *nccl_;
+  }
+
+  void swap(const at::Tensor& mine, const at::Tensor& theirs, int partner, int tag) {
+    std::vector<at::Tensor> out{mine}, in{theirs};
+    auto sent = group(mine).send(out, partner, tag);
+    auto received = group(mine).recv(in, partner, tag);
+    sent->wait();
+    received->wait();
+  }
+
+  const std::shared_ptr<Session> session_;
+  const Members members_;
+  DeviceRuntime* const device_;
+  c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;
+  int splits_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options) {
+  if (place.size == 1) return nullptr;
+  auto session =
+      std::make_shared<Session>(place, Milliseconds(static_cast<int64_t>(options.timeout_s * 1e3)));
+  session->meet("start");
+  Members all;
+  for (int r = 0; r < place.size; ++r) all.ranks.push_back(r);
+  all.rank = place.rank, all.name = "all";
+  return std::make_unique<Processes>(std::move(session), std::move(all), options.device);
+}
+
+}  // namespace lehr::dist

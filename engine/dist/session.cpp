@@ -1,0 +1,323 @@
+#include "engine/dist/session.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <future>
+#include <numeric>
+#include <thread>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "engine/dist/world.h"
+
+namespace lehr::dist {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// for a verdict to reach the others before the store goes
+constexpr auto kVerdict = Milliseconds(300);
+constexpr auto kGoodbye = Milliseconds(2000);   // for the others to leave before the lead
+constexpr auto kPatience = Milliseconds(1000);  // beyond a limit that a call keeps by itself
+
+std::vector<uint8_t> as_bytes(const std::vector<int>& values) {
+  std::vector<uint8_t> bytes(values.size() * sizeof(int));
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
+  std::vector<int> values(bytes.size() / sizeof(int));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(int));
+  return values;
+}
+
+// Work that may wait without end, as the store's client does for a host that is cut off. It is then
+// left behind on its thread, so it owns what it uses.
+template <class Work>
+auto in_time(Milliseconds limit, Work work) {
+  std::packaged_task<decltype(work())()> task(std::move(work));
+  auto result = task.get_future();
+  std::thread(std::move(task)).detach();
+  if (result.wait_for(limit) != std::future_status::ready)
+    throw std::runtime_error(fmt::format("no answer for {} s", limit.count() / 1000.0));
+  return result.get();
+}
+
+// Two jobs that meet at one store do not mix.
+std::string prefix(const Place& place) {
+  return fmt::format("lehr/{}/{}", place.job, place.attempt);
+}
+
+void require_own_job(c10d::Store& store, const Place& place) {
+  if (place.job.empty()) return;
+  const auto mine = std::vector<uint8_t>(place.job.begin(), place.job.end());
+  const auto first = store.compareSet("lehr/job", {}, mine);
+  if (first == mine) return;
+  throw Error(Code::kRanks,
+              fmt::format("the store at {}:{} is that of job {}, and rank {} is of job {}",
+                          place.address, place.port, std::string(first.begin(), first.end()),
+                          place.rank, place.job),
+              "", "two jobs were given one address and port: set another MASTER_PORT");
+}
+
+struct Meeting {
+  StorePointer store;
+  Place place;
+  Milliseconds timeout;
+  std::string key;
+};
+
+std::string first_line(const char* text) {
+  const std::string all = text;
+  return all.substr(0, all.find('\n'));
+}
+
+bool is_loopback(const sockaddr* address) {
+  if (address->sa_family == AF_INET6)
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
+  const uint32_t ip = ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr);
+  return ip >> 24 == 127;
+}
+
+// A socket that listens where `place` says the store is, and nowhere else; c10d's own listens on
+// every interface. None where that address is not this node's own (a service in front of it), or
+// for several nodes is its loopback (Debian's /etc/hosts puts a host's own name there).
+std::optional<int> listen_at(const Place& place) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (getaddrinfo(place.address.c_str(), std::to_string(place.port).c_str(), &hints, &found) != 0)
+    return std::nullopt;
+  std::optional<int> listening;
+  for (const addrinfo* at = found; at && !listening; at = at->ai_next) {
+    if (place.local_size < place.size && is_loopback(at->ai_addr)) continue;
+    const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) continue;
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, 4096) == 0)
+      listening = fd;
+    else
+      close(fd);
+  }
+  freeaddrinfo(found);
+  return listening;
+}
+
+// Whoever connects to the store, and stays, costs it a descriptor.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Through the store, so that whoever does not come is known. The lead's clock decides who that is;
+// the others' runs a little longer, so that all say the same.
+std::vector<int> missing_at(const Meeting& m) {
+  const std::string verdict = m.key + "verdict";
+  std::vector<int> missing(static_cast<size_t>(m.place.size));
+  std::iota(missing.begin(), missing.end(), 0);
+  const bool decides = m.place.rank == 0;
+  const auto end = Clock::now() + m.timeout + (decides ? Milliseconds(0) : kVerdict);
+  try {
+    m.store->set(m.key + std::to_string(m.place.rank), "here");
+    for (auto pause = Milliseconds(1); Clock::now() < end;
+         pause = std::min(2 * pause, Milliseconds(50))) {
+      std::erase_if(missing, [&](int r) { return m.store->check({m.key + std::to_string(r)}); });
+      if (missing.empty()) return missing;
+      if (!decides && m.store->check({verdict})) return as_ints(m.store->get(verdict));
+      std::this_thread::sleep_for(pause);
+    }
+    if (decides) {
+      m.store->set(verdict, as_bytes(missing));
+      std::this_thread::sleep_for(kVerdict);
+    }
+  } catch (const std::exception&) {
+    if (Clock::now() + kVerdict < end) throw;  // later, whoever serves the store gave up first
+  }
+  return missing;
+}
+
+// A rank's note: which call, and the rest of the sentence.
+void put_note(c10d::Store& store, int rank, const std::string& call, const std::string& rest) {
+  store.set("failed/" + std::to_string(rank), call + '\n' + rest);
+}
+
+constexpr const char* kAsked = "asked";
+
+// After a failure each tells the others where it was, for as long as the store lives.
+std::string compare_notes(c10d::Store& store, const Place& place, const std::string& mine,
+                          const std::string& rest) {
+  std::vector<int> silent(static_cast<size_t>(place.size)), alike;
+  std::iota(silent.begin(), silent.end(), 0);
+  std::string said;
+  put_note(store, place.rank, mine, rest);
+  store.set(kAsked, "yes");
+  const auto end = Clock::now() + 2 * kVerdict;
+  const auto hear = [&](int r) {
+    const std::string key = "failed/" + std::to_string(r);
+    if (!store.check({key})) return false;
+    const std::string note = store.get_to_str(key);
+    const size_t middle = note.find('\n');
+    if (const std::string call = note.substr(0, middle); call != mine)
+      said += fmt::format("; rank {} was in {}{}", r, call, note.substr(middle + 1));
+    else if (r != place.rank)
+      alike.push_back(r);
+    return true;
+  };
+  while (std::erase_if(silent, hear), !silent.empty() && Clock::now() < end)
+    std::this_thread::sleep_for(Milliseconds(10));
+  store.add("heard", 1);  // the store stays until all have
+  while (place.rank == 0 && store.add("heard", 0) < place.size && Clock::now() < end)
+    std::this_thread::sleep_for(Milliseconds(10));
+  std::sort(alike.begin(), alike.end());
+  if (!alike.empty()) said += fmt::format("; in the same call: rank {}", fmt::join(alike, ", "));
+  if (!silent.empty()) said += fmt::format("; nothing heard of rank {}", fmt::join(silent, ", "));
+  return said;
+}
+
+// Answers for a rank that hangs elsewhere than in a call, or computes; on a connection of its own,
+// left behind with its thread, which no other can wake.
+void answer_when_asked(const StorePointer& store, const Place& place,
+                       const std::shared_ptr<const Whereabouts>& where) {
+  std::thread([store = store->clone(), place, where] {
+    try {
+      const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
+      job->wait({kAsked}, std::chrono::hours(24 * 365));
+      std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
+      if (const auto [call, rest] = where->now();
+          !job->check({"failed/" + std::to_string(place.rank)}))
+        put_note(*job, place.rank, call, rest);
+    } catch (const std::exception&) {  // the job has ended
+    }
+  }).detach();
+}
+
+}  // namespace
+
+std::string Call::text() const { return fmt::format("{}, call {}", what, number); }
+
+void Whereabouts::enter(const char* phase, int64_t step) {
+  const std::lock_guard lock(mutex_);
+  phase_ = phase, step_ = step, since_ = Clock::now();
+}
+
+void Whereabouts::enter(const std::optional<Call>& call) {
+  const std::lock_guard lock(mutex_);
+  call_ = call;
+  if (!call) since_ = Clock::now();
+}
+
+std::pair<std::string, std::string> Whereabouts::now() const {
+  const std::lock_guard lock(mutex_);
+  const std::chrono::duration<double> waited = Clock::now() - (call_ ? call_->begin : since_);
+  const std::string place = phase_ ? fmt::format(" (step {}, {})", step_, phase_) : "";
+  return {call_ ? call_->text() : "no call", fmt::format("{} for {:.1f} s", place, waited.count())};
+}
+
+Session::Session(const Place& place, Milliseconds timeout) : place_(place), timeout_(timeout) {
+  signal(SIGPIPE, SIG_IGN);  // Gloo writes to ranks that may be gone
+  try {
+    c10d::TCPStoreOptions options;
+    options.port = place.port;
+    options.isServer = place.rank == 0 && !place.agent_keeps_store;
+    options.numWorkers = static_cast<size_t>(place.size);
+    options.waitWorkers = false;  // meet() waits, and names who is missing
+    options.timeout = timeout_;
+    if (options.isServer) {
+      raise_descriptor_limit();
+      options.masterListenFd = place.listening_fd ? place.listening_fd : listen_at(place);
+    }
+    server_ = c10::make_intrusive<c10d::TCPStore>(place.address, options);
+    store_ = c10::make_intrusive<c10d::PrefixStore>(prefix(place), server_);
+    require_own_job(*server_, place);
+    answer_when_asked(server_, place, where_);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw Error(Code::kRanks,
+                fmt::format("rank {} cannot reach the store at {}:{}: {}", place.rank,
+                            place.address, place.port, first_line(e.what())),
+                "", "see that rank 0 runs and that its address and port can be reached");
+  }
+}
+
+Session::~Session() {
+  if (failed_) return;
+  // rank 0 serves the store, and leaves last
+  try {
+    in_time(kGoodbye + kPatience, [store = store_, place = place_] {
+      store->add("left", 1);
+      const auto end = Clock::now() + kGoodbye;
+      while (place.rank == 0 && store->add("left", 0) < place.size && Clock::now() < end)
+        std::this_thread::sleep_for(Milliseconds(5));
+      return true;
+    });
+  } catch (const std::exception&) {  // whoever is gone has said why
+  }
+}
+
+void Session::meet(const std::string& what) {
+  const Meeting meeting{store_, place_, timeout_, fmt::format("meeting/{}/", meetings_++)};
+  std::vector<int> missing;
+  try {
+    missing = in_time(timeout_ + kPatience, [meeting] { return missing_at(meeting); });
+  } catch (const std::exception& e) {
+    failed_ = true;
+    throw Error(Code::kRanks,
+                fmt::format("rank {} cannot reach the store at {}: {}", place_.rank, what,
+                            first_line(e.what())),
+                "", "see that rank 0 still runs and that this host reaches its");
+  }
+  if (missing.empty()) return;
+  failed_ = true;
+  throw Absent(fmt::format("after {} s at {}, of {} ranks these have not come: {}",
+                           timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+               missing);
+}
+
+Call Session::begin(const char* what) { return {what, ++calls_, Clock::now()}; }
+
+void Session::guarded(const Call& call, const std::function<void()>& work) {
+  where_->enter(call);
+  try {
+    work();
+    where_->enter(std::nullopt);
+    return;
+  } catch (const std::exception& e) {
+    const auto [text, rest] = where_->now();
+    const std::string why = first_line(e.what());
+    std::string others;
+    failed_ = true;
+    try {
+      others = in_time(kGoodbye, [store = store_, place = place_, text, rest] {
+        return compare_notes(*store, place, text, rest);
+      });
+    } catch (const std::exception&) {  // the store has gone with its rank
+    }
+    throw Error(Code::kRanks,
+                fmt::format("rank {} of {}: {}, failed{}: {}{}", place_.rank, place_.size, text,
+                            rest, why, others),
+                "", "another rank has ended or hangs; its own message says why");
+  }
+}
+
+void Session::guarded_in_time(const Call& call, const std::function<void()>& work) {
+  guarded(call, [&] {
+    in_time(timeout_ + kPatience, [work] {
+      work();
+      return true;
+    });
+  });
+}
+
+}  // namespace lehr::dist
