@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
@@ -23,9 +25,14 @@ namespace {
 
 constexpr uint64_t kManifestLimit = 1 << 28;
 
-std::string shard_file(const std::string& shard) {
-  return (shard == "weights" ? "model" : shard) + ".safetensors";
+std::string shard_file(const std::string& shard, const Part& part) {
+  if (shard == "weights") return "model.safetensors";
+  if (part.count == 1) return shard + ".safetensors";
+  return fmt::format("{}-{:05d}-of-{:05d}.safetensors", shard, part.index, part.count);
 }
+
+std::string part_name(int64_t index) { return fmt::format("{}{:05d}", kPartMark, index); }
+constexpr const char* kFailedMark = ".failed";  // part-00001.failed: why there is none
 
 void require_space(const std::string& folder, uint64_t bytes) {
   struct statvfs info {};
@@ -43,9 +50,10 @@ void require_space(const std::string& folder, uint64_t bytes) {
                 folder, "free some space, or lower checkpoint.keep_latest_k");
 }
 
-void write_shard(const std::string& folder, const std::string& shard,
-                 const std::vector<TensorView>& unordered, Manifest* manifest) {
-  std::string name = shard_file(shard);
+void write_shard(const std::string& folder, const std::string& shard, const Content& content,
+                 Manifest* manifest) {
+  const auto& unordered = content.shards.at(shard);
+  std::string name = shard_file(shard, content.part);
   auto tensors = in_file_order(unordered);
   std::string header = safetensors_header(tensors);
   uint64_t total = header.size();
@@ -58,9 +66,13 @@ void write_shard(const std::string& folder, const std::string& shard,
   for (const auto& tensor : tensors) {
     // the sum is of memory, before the disk had a chance to change anything
     std::string sum = xxh3_128(tensor.data, tensor.bytes);
-    std::vector<int64_t> zeros(tensor.shape.size(), 0);
-    manifest->slices.push_back(
-        {tensor.name, tensor.dtype, tensor.shape, zeros, tensor.shape, name, sum});
+    SliceRecord slice{
+        tensor.name,  tensor.dtype, tensor.shape, std::vector<int64_t>(tensor.shape.size(), 0),
+        tensor.shape, name,         sum};
+    if (const auto rows = content.rows.find(tensor.name);
+        rows != content.rows.end() && !tensor.shape.empty())
+      slice.shape[0] = rows->second.of, slice.offset[0] = rows->second.first;
+    manifest->slices.push_back(std::move(slice));
     writer.write(tensor.data, tensor.bytes);
   }
   writer.commit();
@@ -72,21 +84,75 @@ void write_text(const std::string& folder, const std::string& name, const std::s
   writer.commit();
 }
 
-// FORMAT.md, "Writing", step by step
-void write_files(const std::string& folder, const Content& content) {
+// What a part's process has left: its records, or its Error.
+std::optional<Manifest> read_part(const std::string& folder, int64_t index) {
+  const std::string path = join_path(folder, part_name(index));
+  if (file_exists(path + kFailedMark))
+    throw Error(Code::kCheckpoint,
+                fmt::format("part {}: {}", index, read_file(path + kFailedMark)));
+  if (!file_exists(path)) return std::nullopt;
+  return parse_manifest(read_file(path, kManifestLimit), path, /*all_rows=*/false);
+}
+
+// the processes share the file system and nothing else here, so that no call of theirs is needed
+// while they train
+void add_other_parts(const std::string& folder, int64_t count, const std::atomic<bool>* give_up,
+                     Manifest* manifest) {
+  for (int64_t index = 1; index < count; ++index) {
+    auto pause = std::chrono::milliseconds(1);
+    std::optional<Manifest> part;
+    while (!(part = read_part(folder, index))) {
+      if (give_up && *give_up)
+        throw Error(Code::kCheckpoint, fmt::format("part {} has not been written", index));
+      std::this_thread::sleep_for(pause);
+      pause = std::min(2 * pause, std::chrono::milliseconds(50));
+    }
+    manifest->files.insert(manifest->files.end(), part->files.begin(), part->files.end());
+    manifest->slices.insert(manifest->slices.end(), part->slices.begin(), part->slices.end());
+  }
+  for (int64_t index = 1; index < count; ++index) remove_tree(join_path(folder, part_name(index)));
+}
+
+Manifest write_shards(const std::string& folder, const Content& content) {
   Manifest manifest;
   manifest.step = content.step;
   manifest.samples = content.samples;
   manifest.facts = content.facts;
   for (const auto& [shard, tensors] : content.shards)
-    write_shard(folder, shard, tensors, &manifest);
+    write_shard(folder, shard, content, &manifest);
+  return manifest;
+}
+
+// FORMAT.md, "Writing", step by step
+void write_files(const std::string& folder, const Content& content,
+                 const std::atomic<bool>* give_up) {
+  Manifest manifest = write_shards(folder, content);
   for (const auto& [name, text] : content.texts) {
     manifest.files.push_back({name, "", text.size(), 0, xxh3_128(text.data(), text.size())});
     write_text(folder, name, text);
   }
+  add_other_parts(folder, content.part.count, give_up, &manifest);
   std::string manifest_path = join_path(folder, kManifestName);
-  write_text(folder, std::string(kManifestName) + ".tmp", to_text(manifest));
+  const std::string text = to_text(manifest);
+  parse_manifest(text, manifest_path);  // all rows are there
+  write_text(folder, std::string(kManifestName) + ".tmp", text);
   rename_durably(manifest_path + ".tmp", manifest_path);  // and fsync of the folder
+}
+
+// A part that is not the first.
+void write_part(const Content& content) {
+  const std::string path = join_path(content.part.folder, part_name(content.part.index));
+  try {
+    write_text(content.part.folder, part_name(content.part.index) + ".tmp",
+               to_text(write_shards(content.part.folder, content)));
+    rename_durably(path + ".tmp", path);
+  } catch (const Error& e) {
+    try {
+      write_file_durably(path + kFailedMark, e.what());
+    } catch (const Error&) {  // the folder is gone, or nothing can be written: this rank says why
+    }
+    throw;
+  }
 }
 
 // a failure to clean up must not hide the failure that made it necessary; load_newest tries again
@@ -97,22 +163,24 @@ void remove_quietly(const std::string& path) {
   }
 }
 
-std::string write(const std::string& folder, const Content& content) {
-  make_folders(folder);
+std::string write(const std::string& folder, const Content& content,
+                  const std::atomic<bool>* give_up) {
   std::string path = join_path(folder, step_name(content.step));
-  if (file_exists(path))
-    throw Error(Code::kCheckpoint, "is there already and is not overwritten", path,
-                "continue from it, or move it away");
-  uint64_t bytes = 1 << 16;
-  for (const auto& [shard, tensors] : content.shards)
-    for (const auto& tensor : tensors) bytes += tensor.bytes;
-  require_space(folder, bytes);
-
-  std::string temporary = path + kTemporaryMark + unique_id();
+  if (content.part.index > 0) return write_part(content), path;
+  std::string temporary =
+      content.part.count > 1 ? content.part.folder : path + kTemporaryMark + unique_id();
   std::string current = temporary;
   try {
+    make_folders(folder);
+    if (file_exists(path))
+      throw Error(Code::kCheckpoint, "is there already and is not overwritten", path,
+                  "continue from it, or move it away");
+    uint64_t bytes = 1 << 16;
+    for (const auto& [shard, tensors] : content.shards)
+      for (const auto& tensor : tensors) bytes += tensor.bytes;
+    require_space(folder, bytes);
     make_folders(temporary);
-    write_files(temporary, content);
+    write_files(temporary, content, give_up);
     if (::rename(temporary.c_str(), path.c_str()) != 0)
       throw Error(Code::kCheckpoint,
                   fmt::format("cannot rename to {}: {}", path, std::strerror(errno)), temporary);
@@ -206,11 +274,27 @@ std::shared_ptr<SafetensorsFile> load_shard(const std::string& path, const FileR
   return shard;
 }
 
+std::map<std::string, Rows> rows_of(const std::string& file,
+                                    const std::vector<SliceRecord>& slices) {
+  std::map<std::string, Rows> rows;
+  for (const auto& slice : slices)
+    if (slice.file == file && !slice.is_whole())
+      rows[slice.name] = {slice.offset[0], slice.extent[0], slice.shape[0]};
+  return rows;
+}
+
 }  // namespace
 
-std::string save(const std::string& folder, const Content& content) {
+std::string begin_parts(const std::string& folder, int64_t step) {
+  const std::string path = join_path(folder, step_name(step) + kTemporaryMark + unique_id());
+  make_folders(path);
+  return path;
+}
+
+std::string save(const std::string& folder, const Content& content,
+                 const std::atomic<bool>* give_up) {
   try {
-    return write(folder, content);
+    return write(folder, content, give_up);
   } catch (const Error& e) {
     std::string hint = e.hint().empty() ? "" : e.hint() + "; ";
     throw Error(
@@ -237,7 +321,11 @@ Loaded load(const std::string& path) {
   for (const auto& file : manifest.files) {
     std::string file_path = join_path(path, file.name);
     if (!file.shard.empty()) {
-      loaded.shards[file.shard] = load_shard(file_path, file, manifest.slices);
+      const auto shard = load_shard(file_path, file, manifest.slices);
+      if (file.name == shard_file(file.shard, {}))
+        loaded.shards[file.shard] = shard;
+      else
+        loaded.shared[file.shard].push_back({shard, rows_of(file.name, manifest.slices)});
       continue;
     }
     std::string text = read_file(file_path, file.bytes);

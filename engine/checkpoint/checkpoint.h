@@ -2,6 +2,7 @@
 // here; a tensor is a name, a dtype, a shape and memory.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,9 +12,17 @@
 #include <vector>
 
 #include "engine/base/fields.h"
+#include "engine/base/rows.h"
 #include "engine/base/safetensors.h"
 
 namespace lehr::checkpoint {
+
+// Which of several processes that write one checkpoint together, each its own shard "state". The
+// first draws `folder` (begin_parts), writes everything else and commits.
+struct Part {
+  int64_t index = 0, count = 1;
+  std::string folder;
+};
 
 // What one checkpoint holds. Shards: "weights" (model parameters and buffers: model.safetensors),
 // "state" (optimizer, EMA: state.safetensors).
@@ -23,6 +32,9 @@ struct Content {
   std::map<std::string, std::vector<TensorView>> shards;
   std::map<std::string, std::string> texts;  // small files: "recipe.yaml", ...
   std::string facts;  // JSON object: everything that exactness depends on and the run's scalars
+  // Of tensors of "state" of which this process has some rows only: which.
+  std::map<std::string, Rows> rows;
+  Part part;
 };
 
 // One committed checkpoint as its manifest tells.
@@ -46,12 +58,24 @@ struct Loaded {
   std::string path, facts;
   std::map<std::string, std::shared_ptr<SafetensorsFile>> shards;
   std::map<std::string, std::string> texts;
+  // a shard that several processes have written: what each has, and which rows of what is not whole
+  struct Piece {
+    std::shared_ptr<SafetensorsFile> file;
+    std::map<std::string, Rows> rows;
+  };
+  std::map<std::string, std::vector<Piece>> shared;
 };
 
 // Writes `content` under `folder` (the run's checkpoints/) and returns its path once durable. Any
 // failure throws Error{kCheckpoint}; older checkpoints are untouched and the partial folder is
 // removed. A step that is already there is never overwritten: that is a failure too.
-std::string save(const std::string& folder, const Content& content);
+// Of several processes the first commits once the others' parts are there, or fails with the reason
+// that one of them left; the others return when their part is durable. `give_up`: the first waits
+// no longer.
+std::string save(const std::string& folder, const Content& content,
+                 const std::atomic<bool>* give_up = nullptr);
+// Makes the folder that all parts of a step's checkpoint are written to, and returns its path.
+std::string begin_parts(const std::string& folder, int64_t step);
 // Verifies manifest, sizes and checksums of every byte. Throws Error{kCheckpoint} naming file and
 // tensor.
 Loaded load(const std::string& path);

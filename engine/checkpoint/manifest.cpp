@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -82,12 +84,40 @@ SliceRecord slice_from(const Json& json) {
   slice.extent = json.at("extent").get<std::vector<int64_t>>();
   slice.file = json.at("file").get<std::string>();
   slice.xxh3 = json.at("xxh3").get<std::string>();
-  bool is_whole = slice.extent == slice.shape && slice.offset.size() == slice.shape.size();
-  for (int64_t start : slice.offset) is_whole = is_whole && start == 0;
-  if (!is_whole)
+  const size_t dimensions = slice.shape.size();
+  bool is_rows = slice.extent.size() == dimensions && slice.offset.size() == dimensions;
+  for (size_t d = 0; is_rows && d < dimensions; ++d)
+    is_rows = slice.offset[d] >= 0 && slice.extent[d] >= 0 &&
+              (d == 0 ? slice.offset[d] + slice.extent[d] <= slice.shape[d]
+                      : slice.extent[d] == slice.shape[d]);
+  if (!is_rows)
     throw std::runtime_error("tensor '" + slice.name +
-                             "' is only a part, and this build reads whole ones");
+                             "' is cut otherwise than by rows, which this build does not read");
   return slice;
+}
+
+// Throws when rows of a shared tensor are missing or there twice.
+void require_all_rows(const std::vector<SliceRecord>& slices) {
+  std::map<std::string, std::vector<const SliceRecord*>> parts;
+  for (const auto& slice : slices)
+    if (!slice.is_whole()) parts[slice.name].push_back(&slice);
+  for (auto& [name, of_one] : parts) {
+    std::sort(of_one.begin(), of_one.end(), [](const SliceRecord* a, const SliceRecord* b) {
+      return a->offset[0] < b->offset[0];
+    });
+    int64_t next = 0;
+    for (const SliceRecord* part : of_one) {
+      if (part->shape != of_one[0]->shape || part->dtype != of_one[0]->dtype)
+        throw std::runtime_error("the parts of tensor '" + name + "' are of different tensors");
+      if (part->offset[0] != next)
+        throw std::runtime_error(fmt::format("row {} of tensor '{}' is {}",
+                                             std::min(next, part->offset[0]), name,
+                                             part->offset[0] > next ? "missing" : "there twice"));
+      next += part->extent[0];
+    }
+    if (next != of_one[0]->shape[0])
+      throw std::runtime_error(fmt::format("row {} of tensor '{}' is missing", next, name));
+  }
 }
 
 }  // namespace
@@ -113,7 +143,7 @@ std::string to_text(const Manifest& manifest) {
   return text.replace(kOpening.size(), kDigits, sha256(text));
 }
 
-Manifest parse_manifest(const std::string& text, const std::string& path) {
+Manifest parse_manifest(const std::string& text, const std::string& path, bool all_rows) {
   auto refuse = [&](const std::string& why, const std::string& hint = "") -> Error {
     return Error(Code::kCheckpoint, why, path, hint);
   };
@@ -146,6 +176,7 @@ Manifest parse_manifest(const std::string& text, const std::string& path) {
       if (!tensors.insert({added.file, added.name}).second)
         throw refuse("names the tensor '" + added.name + "' twice");
     }
+    if (all_rows) require_all_rows(manifest.slices);
     return manifest;
   } catch (const Error&) {
     throw;

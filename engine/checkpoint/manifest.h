@@ -19,11 +19,12 @@ struct FileRecord {
   std::string xxh3;           // of a text: all of it; of a shard: the header
 };
 
-// A part of a tensor; today always the whole one: offset 0, extent = shape.
+// A tensor or some of its rows: all dimensions but the first are whole.
 struct SliceRecord {
   std::string name, dtype;
   std::vector<int64_t> shape, offset, extent;
   std::string file, xxh3;
+  bool is_whole() const { return extent == shape; }
 };
 
 struct Manifest {
@@ -37,7 +38,7 @@ struct Manifest {
 // Throws Error{kInternal} when `facts` is not a JSON object.
 std::string to_text(const Manifest& manifest);
 // Verifies the text's own SHA-256, then every field. Throws Error{kCheckpoint}; `path` is for
-// messages.
-Manifest parse_manifest(const std::string& text, const std::string& path);
+// messages. `all_rows`: every row of every tensor must be there, once; not so in one process' part.
+Manifest parse_manifest(const std::string& text, const std::string& path, bool all_rows = true);
 
 }  // namespace lehr::checkpoint

@@ -117,6 +117,7 @@ struct Saver::State {
   std::exception_ptr failure;  // the thread's, read after joining it
   std::atomic<int64_t> committed{-1};
   double blocked_s = 0;
+  std::atomic<bool> give_up{false};  // waiting for others
 
   void say_copied() {
     std::lock_guard lock(mutex);
@@ -133,7 +134,8 @@ struct Saver::State {
   }
 
   void commit(const Content& content) {
-    save(folder, content);
+    save(folder, content, &give_up);
+    if (content.part.index > 0) return;  // the first commits
     committed = content.step;
     try {
       retain(folder, retention);
@@ -167,6 +169,7 @@ Saver::Saver(std::string folder, Retention retention) : state_(new State) {
 }
 
 Saver::~Saver() {
+  state_->give_up = true;
   try {
     wait();
   } catch (const std::exception& e) {
@@ -212,8 +215,7 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
   place(&later);
 
   content.shards.clear();
-  auto& saved_weights = content.shards["weights"];
-  auto& saved_state = content.shards["state"];
+  std::vector<TensorView> saved_weights, saved_state;
   for (size_t i = 0; i < later.size(); ++i)
     (i < weights.size() ? saved_weights : saved_state).push_back(later[i].target);
   c10::NoGradGuard no_grad;
@@ -221,6 +223,8 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
     copy.run();
     saved_weights.push_back(copy.target);
   }
+  if (content.part.index == 0) content.shards["weights"] = std::move(saved_weights);
+  content.shards["state"] = std::move(saved_state);
   state_->copied = false;  // no thread is running
   state_->thread = std::thread(
       [state = state_.get(), content = std::move(content), copies = std::move(later)]() mutable {
@@ -263,34 +267,87 @@ void Saver::wait() {
 int64_t Saver::committed_step() const { return state_->committed; }
 double Saver::blocked_s() const { return state_->blocked_s; }
 
-void restore(const SafetensorsFile& file, const NamedTensors& into) {
-  auto text = [](const std::vector<int64_t>& shape) {
-    return fmt::format("[{}]", fmt::join(shape, ", "));
-  };
-  std::vector<const TensorView*> views;
-  for (const auto& named : into) {
-    const TensorView* view = file.find(named.name);
-    if (!view) throw Error(Code::kCheckpoint, "is not in the checkpoint", named.name);
-    TensorView wanted = describe(named);
-    if (view->dtype != wanted.dtype || view->shape != wanted.shape)
-      throw Error(Code::kCheckpoint,
-                  fmt::format("is {} {} in the checkpoint, and {} {} here", view->dtype,
-                              text(view->shape), wanted.dtype, text(wanted.shape)),
-                  named.name);
-    views.push_back(view);
-  }
-  c10::NoGradGuard no_grad;
-  for (size_t i = 0; i < into.size(); ++i) {
-    if (views[i]->bytes == 0) continue;
-    at::Tensor target = into[i].tensor;
+namespace {
+
+// Rows of a stored tensor, and where they go.
+struct Transfer {
+  const TensorView* from;
+  int64_t first_from, first_into, count;  // rows
+  at::Tensor into;
+  void run() const {
+    const auto sizes = into.sizes();
+    const int64_t row_bytes =
+        sizes.empty() || sizes[0] == 0 ? from->bytes : into.nbytes() / sizes[0];
+    if (count == 0 || row_bytes == 0) return;
+    const char* data = static_cast<const char*>(from->data) + first_from * row_bytes;
+    at::Tensor target = sizes.empty() ? into : into.narrow(0, first_into, count);
     if (target.is_cpu() && target.is_contiguous()) {
-      std::memcpy(target.mutable_data_ptr(), views[i]->data, views[i]->bytes);
+      std::memcpy(target.mutable_data_ptr(), data, target.nbytes());
     } else {
-      at::Tensor aligned = at::empty(views[i]->shape, at::TensorOptions(target.scalar_type()));
-      std::memcpy(aligned.mutable_data_ptr(), views[i]->data, views[i]->bytes);
+      at::Tensor aligned = at::empty(target.sizes(), at::TensorOptions(target.scalar_type()));
+      std::memcpy(aligned.mutable_data_ptr(), data, aligned.nbytes());
       target.copy_(aligned);
     }
   }
+};
+
+std::string text_of(const TensorView& view) {
+  return fmt::format("{} [{}]", view.dtype, fmt::join(view.shape, ", "));
+}
+
+// What of `piece` belongs into the tensor, of which `wanted` rows are here.
+void add_transfers(const Loaded::Piece& piece, const NamedTensor& named, const Rows* wanted,
+                   std::vector<Transfer>* transfers) {
+  const TensorView* view = piece.file->find(named.name);
+  if (!view) return;
+  TensorView here = describe(named), there = *view;
+  const int64_t rows = here.shape.empty() ? 1 : here.shape[0];
+  const Rows mine = wanted ? *wanted : Rows{0, rows, rows};
+  Rows theirs{0, there.shape.empty() ? 1 : there.shape[0], 0};
+  theirs.of = theirs.count;
+  if (const auto part = piece.rows.find(named.name); part != piece.rows.end())
+    theirs = part->second;
+  if (!here.shape.empty() && !there.shape.empty())
+    here.shape[0] = mine.of, there.shape[0] = theirs.of;
+  if (here.dtype != there.dtype || here.shape != there.shape)
+    throw Error(Code::kCheckpoint,
+                fmt::format("is {} in the checkpoint, and {} here", text_of(there), text_of(here)),
+                named.name);
+  const int64_t begin = std::max(mine.first, theirs.first);
+  const int64_t end = std::min(mine.first + mine.count, theirs.first + theirs.count);
+  if (begin >= end && rows > 0) return;
+  transfers->push_back({view, begin - theirs.first, begin - mine.first, end - begin, named.tensor});
+}
+
+void restore(const std::vector<Loaded::Piece>& pieces, const NamedTensors& into,
+             const std::map<std::string, Rows>& rows) {
+  std::vector<Transfer> transfers;
+  for (const auto& named : into) {
+    const auto wanted = rows.find(named.name);
+    const size_t before = transfers.size();
+    for (const auto& piece : pieces)
+      add_transfers(piece, named, wanted == rows.end() ? nullptr : &wanted->second, &transfers);
+    if (transfers.size() == before)
+      throw Error(Code::kCheckpoint, "is not in the checkpoint", named.name);
+  }
+  c10::NoGradGuard no_grad;
+  for (const auto& transfer : transfers) transfer.run();
+}
+
+}  // namespace
+
+void restore(const Loaded& loaded, const std::string& shard, const NamedTensors& into,
+             const std::map<std::string, Rows>& rows) {
+  if (const auto pieces = loaded.shared.find(shard); pieces != loaded.shared.end())
+    return restore(pieces->second, into, rows);
+  restore({{loaded.shards.at(shard), {}}}, into, rows);
+}
+
+void restore(const SafetensorsFile& file, const NamedTensors& into) {
+  // an owner that deletes nothing
+  restore(
+      {{std::shared_ptr<SafetensorsFile>(const_cast<SafetensorsFile*>(&file), [](auto*) {}), {}}},
+      into, {});
 }
 
 std::vector<TensorView> views_of(const NamedTensors& tensors) {

@@ -14,11 +14,12 @@ namespace lehr::checkpoint {
 class Saver {
  public:
   Saver(std::string folder, Retention retention);
-  ~Saver();  // waits for the save in flight
+  ~Saver();  // waits for the save in flight, though not for other processes' parts
   // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers,
   // part of the weights shard) at once. Waits for an earlier save first; if that failed, throws its
   // Error and takes nothing: the failure is then forgotten, and the caller may go on and take
-  // again. Of `content`, step, samples, texts and facts are used. Any device, any strides.
+  // again. Of `content`, all but shards is used; a part that is not the first gives its `state`
+  // alone, and is done when that is written. Any device, any strides.
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
   // The same, committed when it returns, from the tensors' own memory where that is contiguous and
@@ -40,6 +41,10 @@ class Saver {
   std::unique_ptr<State> state_;
 };
 
+// Overwrites each tensor, or those rows of it that `rows` names, in place from whichever processes
+// wrote them. Throws as below.
+void restore(const Loaded& loaded, const std::string& shard, const NamedTensors& into,
+             const std::map<std::string, Rows>& rows = {});
 // Overwrites each tensor in place from the view of the same name. Throws Error{kCheckpoint} for a
 // missing name or another shape or dtype, and then has changed nothing.
 void restore(const SafetensorsFile& file, const NamedTensors& into);

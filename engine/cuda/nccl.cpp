@@ -1,7 +1,7 @@
-// How a rank that hangs or dies ends the others on GPUs: PyTorch's watchdog thread sees the error or
-// the timeout, and tears the process down, which `lehr launch` then names and starts again. Nothing
-// is repaired inside a process. Its settings are written down here, not left to defaults that drift
-// between releases (pytorch.org/docs/stable/torch_nccl_environment_variables.html).
+// How a rank that hangs or dies ends the others on GPUs: PyTorch's watchdog thread sees the error
+// or the timeout, and tears the process down, which `lehr launch` then names and starts again.
+// Nothing is repaired inside a process. Its settings are written down here, not left to defaults
+// that drift between releases (pytorch.org/docs/stable/torch_nccl_environment_variables.html).
 #include "engine/cuda/nccl.h"
 
 #ifdef LEHR_NCCL

@@ -62,11 +62,11 @@ void require_own_job(c10d::Store& store, const Place& place) {
   const auto mine = std::vector<uint8_t>(place.job.begin(), place.job.end());
   const auto first = store.compareSet("lehr/job", {}, mine);
   if (first == mine) return;
-  throw Error(Code::kRanks,
-              fmt::format("the store at {}:{} is that of job {}, and rank {} is of job {}",
-                          place.address, place.port, std::string(first.begin(), first.end()),
-                          place.rank, place.job),
-              "", "two jobs were given one address and port: set another MASTER_PORT");
+  throw Error(
+      Code::kRanks,
+      fmt::format("the store at {}:{} is that of job {}, and rank {} is of job {}", place.address,
+                  place.port, std::string(first.begin(), first.end()), place.rank, place.job),
+      "", "two jobs were given one address and port: set another MASTER_PORT");
 }
 
 struct Meeting {

@@ -1,5 +1,6 @@
-// What the processes of a job share beside their collectives: the store, meetings there, and what is
-// said when something fails. Of the job as a whole; a world of some of its ranks uses the same one.
+// What the processes of a job share beside their collectives: the store, meetings there, and what
+// is said when something fails. Of the job as a whole; a world of some of its ranks uses the same
+// one.
 #pragma once
 
 #include <chrono>

@@ -212,7 +212,7 @@ Reopened reopen(const std::string& source) {
     if (uses_average(recipe)) {
       for (const auto& [name, tensor] : model->parameters())
         averaged.push_back({"ema." + name, at::empty_like(tensor)});
-      checkpoint::restore(*loaded.shards.at("state"), averaged);
+      checkpoint::restore(loaded, "state", averaged);
       for (auto& average : averaged) average.name = average.name.substr(4);
     }
     run.step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,

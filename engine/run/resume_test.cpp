@@ -37,6 +37,11 @@ std::map<std::string, std::string> fingerprint(const std::string& run) {
   for (const auto& [shard, file] : loaded->shards)
     for (const auto& tensor : file->tensors())
       sums[shard + ":" + tensor.name] = xxh3_128(tensor.data, tensor.bytes);
+  for (const auto& [shard, pieces] : loaded->shared)
+    for (size_t i = 0; i < pieces.size(); ++i)
+      for (const auto& tensor : pieces[i].file->tensors())
+        sums[fmt::format("{}:{} of part {}", shard, tensor.name, i)] =
+            xxh3_128(tensor.data, tensor.bytes);
   return sums;
 }
 

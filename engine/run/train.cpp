@@ -211,12 +211,17 @@ void Training::restore_or_start() {
   const recipe::Recipe& recipe = parts_->recipe;
   const auto fields = recipe.get<checkpoint::CheckpointFields>();
   std::optional<checkpoint::Loaded> loaded;
-  if (fields.resume != "never") {
+  std::string newest;
+  if (is_lead() && fields.resume != "never") {
     loaded = checkpoint::load_newest(folder_.checkpoints(),
                                      [](const std::string& problem) { log_warning(problem); });
     // a path is where a run begins; what it saved itself since comes first
     if (!loaded && fields.resume != "auto") loaded = load_from(fields.resume);
+    if (loaded) newest = loaded->path;
   }
+  // which one, the lead alone decides
+  newest = world_->broadcast_text(newest);
+  if (!newest.empty() && !loaded) loaded = checkpoint::load(newest);
   if (loaded) {
     const auto then =
         recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
@@ -234,7 +239,7 @@ void Training::restore_or_start() {
     NamedTensors weights = step_->weights();
     for (auto& buffer : model_->buffers()) weights.push_back(buffer);
     step_->in_float32([&] { checkpoint::restore(*loaded->shards.at("weights"), weights); });
-    checkpoint::restore(*loaded->shards.at("state"), step_->state());
+    checkpoint::restore(*loaded, "state", step_->state(), step_->rows());
     step_->restore_scalars(step_scalars_of(loaded->facts));
     progress_ = progress_of(loaded->facts);
     const int64_t then_ranks = world_of(loaded->facts);
@@ -479,8 +484,14 @@ void Training::save(Save how) {
   check_replicas();
   saved_step_ = progress_.step;
   last_save_ = Clock::now();
-  if (!is_lead()) return;
+  // the ranks that hold a copy of the optimizer's state write it together
   checkpoint::Content content;
+  content.part.index = world_->rank(), content.part.count = step_->sharers();
+  if (content.part.count > 1)
+    content.part.folder = world_->broadcast_text(
+        is_lead() ? checkpoint::begin_parts(folder_.checkpoints(), progress_.step) : "");
+  if (content.part.index >= content.part.count) return;
+  content.rows = step_->rows();
   content.step = progress_.step;
   content.samples = progress_.samples;
   content.texts["recipe.yaml"] = parts_->recipe.resolved();
@@ -488,10 +499,15 @@ void Training::save(Save how) {
   if (stored.evaluated_step != stored.step) stored.monitor.reset();
   content.facts = facts_json(stored, around_, step_->scalars(), parts_->recipe.folder());
   for (auto& sink : sinks_) sink->flush();
+  NamedTensors weights = step_->weights(), buffers = model_->buffers(), state = step_->state();
+  if (!is_lead()) {  // the lead writes what all have
+    weights.clear(), buffers.clear();
+    std::erase_if(state, [&](const NamedTensor& t) { return !content.rows.contains(t.name); });
+  }
   if (how == Save::kAndWait)
-    saver_->save_now(std::move(content), step_->weights(), model_->buffers(), step_->state());
+    saver_->save_now(std::move(content), weights, buffers, state);
   else
-    saver_->take(std::move(content), step_->weights(), model_->buffers(), step_->state());
+    saver_->take(std::move(content), weights, buffers, state);
 }
 
 Code Training::finish() {

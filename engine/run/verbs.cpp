@@ -218,16 +218,27 @@ std::string inspect_checkpoint(const std::string& path, bool as_json) {
                                  loaded.step, loaded.samples);
   for (const auto& [key, value] : facts.at("surroundings").items())
     text += fmt::format("  {:<16}{}\n", key, value.dump());
-  for (const auto& [shard, file] : loaded.shards) {
-    for (const auto& tensor : file->tensors()) {
-      out["tensors"].push_back({{"shard", shard},
-                                {"name", tensor.name},
-                                {"dtype", tensor.dtype},
-                                {"shape", tensor.shape}});
-      text += fmt::format("  {:<8}{:<48}{:<6}[{}]\n", shard, tensor.name, tensor.dtype,
+  const auto list = [&](const std::string& shard, const SafetensorsFile& file,
+                        const std::map<std::string, Rows>& parts) {
+    for (const auto& tensor : file.tensors()) {
+      json entry = {{"shard", shard},
+                    {"name", tensor.name},
+                    {"dtype", tensor.dtype},
+                    {"shape", tensor.shape}};
+      text += fmt::format("  {:<8}{:<48}{:<6}[{}]", shard, tensor.name, tensor.dtype,
                           fmt::join(tensor.shape, ", "));
+      if (const auto part = parts.find(tensor.name); part != parts.end()) {
+        const Rows& rows = part->second;
+        entry["rows"] = {rows.first, rows.first + rows.count, rows.of};
+        text += fmt::format(" rows {} to {} of {}", rows.first, rows.first + rows.count, rows.of);
+      }
+      out["tensors"].push_back(entry);
+      text += "\n";
     }
-  }
+  };
+  for (const auto& [shard, file] : loaded.shards) list(shard, *file, {});
+  for (const auto& [shard, pieces] : loaded.shared)
+    for (const auto& piece : pieces) list(shard, *piece.file, piece.rows);
   return as_json ? out.dump(2) + "\n" : text;
 }
 

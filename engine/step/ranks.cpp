@@ -92,6 +92,10 @@ void Ranks::split_world() {
   options_.buckets.replicas = replicas_.get();
 }
 
+int64_t Ranks::sharers() const {
+  return !shares() ? 1 : sharers_ ? sharers_->size() : world_.size();
+}
+
 Rows Ranks::own_rows(const at::Tensor& parameter) const {
   if (!shares()) return part_of(parameter, 1, 0);
   const dist::World& sharers = sharers_ ? *sharers_ : world_;

@@ -58,6 +58,7 @@ class Ranks {
   bool shares() const { return options_.buckets.shared; }
   bool sends_each_backward() const { return shares() && options_.zero_stage == 2; }
   dist::World& world() const { return world_; }
+  int64_t sharers() const;  // ranks that hold one copy of the optimizer's state
   // This rank's rows of a parameter; all, where nothing is shared.
   Rows own_rows(const at::Tensor& parameter) const;
 

@@ -403,6 +403,8 @@ NamedTensors Step::state() const {
   return result;
 }
 
+int64_t Step::sharers() const { return state_->ranks ? state_->ranks->sharers() : 1; }
+
 std::map<std::string, Rows> Step::rows() const {
   std::map<std::string, Rows> rows;
   if (state_->rows.empty()) return rows;

@@ -75,6 +75,7 @@ class Step {
   // Of the tensors of state() of which this rank holds some rows only, which; of other ranks, those
   // that come after it, or before, among the `parallelism.data_parallel_shard_degree` that share.
   std::map<std::string, Rows> rows() const;
+  int64_t sharers() const;  // how many ranks together hold one copy of it; the first ones hold one
   std::string scalars() const;
   // After the tensors of state() have been overwritten in place.
   void restore_scalars(const std::string& json);
