@@ -155,6 +155,10 @@ std::string fingerprint(const std::string& run) {
   for (const auto& [shard, file] : loaded->shards)
     for (const auto& tensor : file->tensors())
       text += shard + ":" + tensor.name + " " + xxh3_128(tensor.data, tensor.bytes) + "\n";
+  for (const auto& [shard, pieces] : loaded->shared)
+    for (const auto& piece : pieces)
+      for (const auto& tensor : piece.file->tensors())
+        text += shard + ":" + tensor.name + " " + xxh3_128(tensor.data, tensor.bytes) + "\n";
   return text;
 }
 

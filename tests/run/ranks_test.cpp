@@ -99,6 +99,56 @@ TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
   EXPECT_EQ(last_row("cut")["step"], 30);
 }
 
+const std::vector<std::string> kShared{"--set", "parallelism.zero_stage=2", "--set",
+                                       "model.batch_norm=false"};
+
+// Optimizer state in as many parts as ranks, and on at other numbers and degrees.
+TEST_F(RanksRun, ShareTheOptimizersState) {
+  ASSERT_EQ(train("one", kNoNorm).code, 0);
+  for (const auto& [ranks, more] :
+       {std::pair<int, std::vector<std::string>>{3, {"--set", "job.time_limit=0.001s"}},
+        {4,
+         {"--set", "parallelism.data_parallel_shard_degree=2", "--set", "job.time_limit=0.001s"}},
+        {2, {}}}) {
+    std::vector<std::string> words = kShared;
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = launch(ranks, "shared", words);
+    ASSERT_EQ(outcome.code, more.empty() ? 0 : 75) << outcome.out;
+  }
+  const auto alone = last_row("one"), together = last_row("shared");
+  for (const char* name : {"train.loss", "train.grad_norm", "validation.loss"})
+    EXPECT_NEAR(together[name].get<double>(), alone[name].get<double>(), 2e-3) << name;
+  EXPECT_EQ(together["samples"], alone["samples"]);
+  // every step of the way: the newest of 3 ranks', of 2 x 2, of 2
+  const Outcome seen = lehr({"inspect", "shared/checkpoints/step-00000030"}, scratch.path);
+  EXPECT_EQ(seen.code, 0) << seen.out;
+  EXPECT_NE(seen.out.find("optimizer.exp_avg.fc.weight"), std::string::npos) << seen.out;
+  EXPECT_NE(seen.out.find(" rows 0 to "), std::string::npos) << seen.out;
+  const Outcome exported = lehr({"export", "shared", "--output", "model"}, scratch.path);
+  EXPECT_EQ(exported.code, 0) << exported.out;
+}
+
+TEST_F(RanksRun, ShareTheOptimizersStateAndGoOnExactly) {
+  std::vector<std::string> stopped = kShared;
+  stopped.insert(stopped.end(), {"--set", "job.time_limit=0.001s"});
+  ASSERT_EQ(launch(3, "whole", kShared).code, 0);
+  ASSERT_EQ(launch(3, "cut", stopped).code, 75);
+  ASSERT_EQ(launch(3, "cut", kShared).code, 0);
+  EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("cut")));
+}
+
+TEST_F(RanksRun, TellWhatSharingSavesBefore) {
+  const auto optimizer = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"check", "small.yaml", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const auto report = nlohmann::json::parse(lehr(words, scratch.path).out);
+    return report["memory_bytes"]["optimizer"].get<double>();
+  };
+  std::vector<std::string> shared = kShared;
+  shared.insert(shared.end(), {"--ranks", "4"});
+  EXPECT_NEAR(optimizer(shared) / optimizer({"--ranks", "4"}), 0.25, 0.05);
+}
+
 TEST_F(RanksRun, RunUnderTorchrun) {
   const std::string torchrun = std::string(LEHR_SOURCE_DIR) + "/.deps/venv/bin/torchrun";
   if (!file_exists(torchrun)) GTEST_SKIP() << "no Python peers: run scripts/setup";
