@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "models/batch_norm.h"
 #include "models/products.h"
 
 namespace lehr::models {
@@ -44,8 +45,7 @@ BatchNorm2d::BatchNorm2d(const Scope& scope, int64_t channels) {
 
 at::Tensor BatchNorm2d::forward(const at::Tensor& x) {
   if (is_training()) num_batches_tracked_.add_(1);
-  return at::batch_norm(x, weight_, bias_, running_mean_, running_var_, is_training(),
-                        /*momentum=*/0.1, /*eps=*/1e-5, /*cudnn_enabled=*/true);
+  return batch_norm(x, weight_, bias_, running_mean_, running_var_, is_training());
 }
 
 at::Tensor max_pool(const at::Tensor& x, int64_t kernel, int64_t stride, int64_t padding) {

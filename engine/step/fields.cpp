@@ -154,6 +154,12 @@ Section ParallelismFields::section() {
       .choices({"none", "bf16"})
       .when("reduction", {"plain"})
       .synonyms({"gradient_compression", "ddp_comm_hook"});
+  d.field("batch_norm", &F::batch_norm,
+          "broadcast: each rank normalizes its own micro-batch, and rank 0's running values are "
+          "kept; synchronised: statistics are those of one micro-batch on every rank together.")
+      .choices({"broadcast", "synchronised"})
+      .when("reduction", {"plain"})
+      .synonyms({"sync_batchnorm", "sync_bn", "convert_sync_batchnorm"});
   d.field("zero_stage", &F::zero_stage,
           "1 shares optimizer state among the ranks: each holds and moves its rows of every "
           "parameter. 2 shares gradients too: they are sent after every micro-batch, not after the "

@@ -48,7 +48,7 @@ struct ParallelismFields {
   std::string reduction = "plain";
   int64_t logical_shards = 8;
   int64_t bucket_mb = 25;
-  std::string compression = "none";
+  std::string compression = "none", batch_norm = "broadcast";
   int64_t zero_stage = 0, data_parallel_shard_degree = 0;
   Duration timeout{600, Duration::Unit::kSeconds}, heartbeat{5, Duration::Unit::kSeconds};
   static Section section();

@@ -118,7 +118,7 @@ std::function<Counts()> Ranks::begin_counts(const std::vector<Counts>& mine) {
     if (ranks > 1) world_.sum_in_tree(sum);
     return [sum] { return Counts{sum[0].item<double>(), sum[1].item<double>()}; };
   }
-  if (sends_each_backward()) {
+  if (sends_each_backward() || options_.count_backwards) {
     Numbers backwards(ranks);
     backwards[rank] = static_cast<double>(mine.size());
     sum = at::cat({sum, at::tensor(backwards, at::kDouble)});
@@ -127,7 +127,10 @@ std::function<Counts()> Ranks::begin_counts(const std::vector<Counts>& mine) {
   return [sum, pending] {
     pending->wait();
     Counts counts{sum[0].item<double>(), sum[1].item<double>()};
-    if (sum.numel() > 2) counts.backwards = sum.slice(0, 2).max().to(at::kLong).item<int64_t>();
+    if (sum.numel() > 2) {
+      counts.backwards = sum.slice(0, 2).max().to(at::kLong).item<int64_t>();
+      counts.fewest = sum.slice(0, 2).min().to(at::kLong).item<int64_t>();
+    }
     return counts;
   };
 }
@@ -140,18 +143,20 @@ void Ranks::end_backward(Tensors* gradients) {
 
 // One more sum carries all that is small; it travels beside the last bucket, unless it waits for
 // the norm of rows that the buckets bring.
-Ranks::Sums Ranks::finish(Tensors* gradients, const Numbers& losses, Numbers aside) {
+Ranks::Sums Ranks::finish(Tensors* gradients, const Numbers& losses, Numbers aside,
+                          bool has_statistics) {
   if (fixed_order()) return finish_tree(gradients, losses, std::move(aside));
   const c10::NoGradGuard no_grad;
   const auto trained = static_cast<int64_t>(gradients->size());
   const auto asides = static_cast<int64_t>(aside.size());
   buckets_->send_rest(*gradients);
-  Numbers small{std::accumulate(losses.begin(), losses.end(), 0.0), 0.0};
+  Numbers small{std::accumulate(losses.begin(), losses.end(), 0.0), 0.0,
+                has_statistics ? 1.0 : 0.0};
   small.insert(small.end(), aside.begin(), aside.end());
   const Numbers present = buckets_->present();
   small.insert(small.end(), present.begin(), present.end());
   at::Tensor sum = at::cat({at::tensor(small, at::kDouble), flat_values(buffers_)});
-  if (!world_.is_lead()) sum.slice(0, static_cast<int64_t>(small.size())).zero_();
+  if (!has_statistics) sum.slice(0, static_cast<int64_t>(small.size())).zero_();
   std::unique_ptr<dist::Pending> pending;
   if (!shares()) pending = world_.begin_sum(sum);
   buckets_->wait();
@@ -166,16 +171,17 @@ Ranks::Sums Ranks::finish(Tensors* gradients, const Numbers& losses, Numbers asi
   Sums sums;
   sums.loss = at[0];
   if (shares()) sums.norm = std::sqrt(at[1] / (replicas_ ? replicas_->size() : 1));
-  sums.aside.assign(at + 2, at + 2 + asides);
+  sums.aside.assign(at + 3, at + 3 + asides);
   for (int64_t i = 0; i < trained; ++i)
-    if (at[2 + asides + i] == 0) (*gradients)[static_cast<size_t>(i)].reset();
-  lead_buffers_ = sum.slice(0, 2 + asides + trained);
+    if (at[3 + asides + i] == 0) (*gradients)[static_cast<size_t>(i)].reset();
+  kept_statistics_.reset();
+  if (at[2] > 0) kept_statistics_ = sum.slice(0, 3 + asides + trained).div_(at[2]);
   return sums;
 }
 
 void Ranks::share_update(const Tensors& weights) {
   if (shares()) buckets_->share_rows(weights);
-  if (!buffers_.empty() && world_.size() > 1) set_values(buffers_, lead_buffers_);
+  if (kept_statistics_.defined() && world_.size() > 1) set_values(buffers_, kept_statistics_);
 }
 
 void Ranks::begin_shards() {

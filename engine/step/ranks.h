@@ -34,6 +34,7 @@ struct RanksOptions {
                              // ranks, a power of two, divide
   int64_t zero_stage = 0;    // 1: optimizer state is shared; 2: gradients too, after each backward
   int64_t shard_degree = 0;  // ranks that share; 0: all
+  bool count_backwards = false;  // also where they do not send
   BucketOptions buckets;
 };
 
@@ -42,7 +43,7 @@ int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks);
 
 struct Counts {
   double weight = 0, samples = 0;
-  int64_t backwards = 0;  // the most of any rank, under zero_stage 2
+  int64_t backwards = 0, fewest = 0;  // the most and the least of any rank, where they are counted
 };
 
 class Ranks {
@@ -83,9 +84,9 @@ class Ranks {
   // At the end: the gradients of this rank (undefined: none; in fixed order: unused) become those
   // of all, or this rank's rows of them; undefined where no rank has one. `losses`: one a
   // micro-batch. `aside`: whatever else is to be added up. In fixed order, batch statistics move
-  // here.
-  Sums finish(Tensors* gradients, const Numbers& losses, Numbers aside);
-  // After the update of this rank's rows: all weights, and rank 0's batch statistics, on all.
+  // here; plain, `has_statistics`: this rank's are to be kept (where several have them, all alike).
+  Sums finish(Tensors* gradients, const Numbers& losses, Numbers aside, bool has_statistics);
+  // After the update of this rank's rows: all weights, and the statistics to be kept, on all.
   void share_update(const Tensors& weights);
 
  private:
@@ -98,7 +99,7 @@ class Ranks {
   RanksOptions options_;
   std::unique_ptr<dist::World> sharers_, replicas_;  // the ranks of a copy; those with equal rows
   std::unique_ptr<Buckets> buckets_;                 // plain
-  at::Tensor lead_buffers_;
+  at::Tensor kept_statistics_;
   FlatGradients layout_;  // fixed order
   TreeSum gradient_tree_, moves_tree_;
   at::Tensor buffers_before_;

@@ -26,6 +26,7 @@
 #include "engine/step/precision.h"
 #include "engine/step/ranks.h"
 #include "engine/step/schedule.h"
+#include "engine/step/shared_batch.h"
 #include "models/ops.h"
 #include "models/recompute.h"
 
@@ -74,7 +75,8 @@ struct Step::State {
   models::Kernels kernels;
   bool in_parts;  // micro-batches may be split among threads
   std::unique_ptr<MicroGraph> graph;
-  std::unique_ptr<Ranks> ranks;      // none: one rank, in plain order
+  std::unique_ptr<Ranks> ranks;               // none: one rank, in plain order
+  std::unique_ptr<SharedBatch> shared_batch;  // none: batch statistics are each rank's own
   std::vector<size_t> own_rows;      // of `parameters`: those of which the optimizer has rows
   std::map<std::string, Rows> rows;  // which, where not all
   std::function<Counts()> pending_counts;
@@ -116,6 +118,9 @@ struct Step::State {
       for (const auto& p : parameters) averages.push_back(average->of(p.name));
       optimizer_averages = rows.empty() && optimizer->take_averages(averages, *training.ema_decay);
     }
+    if (training.cuda_graph && shared_batch)
+      throw Error(Code::kRecipe, "a recorded micro-batch cannot sum batch statistics over ranks",
+                  "training.cuda_graph", "leave it out, or set parallelism.batch_norm: broadcast");
     if (training.cuda_graph && context.runtime)
       graph = std::make_unique<MicroGraph>(*context.runtime, parameters, model->buffers());
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
@@ -128,6 +133,10 @@ struct Step::State {
     options.shards = fixed ? parallelism.logical_shards : 0;
     options.zero_stage = fixed ? 0 : parallelism.zero_stage;
     options.shard_degree = parallelism.data_parallel_shard_degree;
+    const bool synchronised = !fixed && parallelism.batch_norm == "synchronised" && context.world &&
+                              context.world->size() > 1 && !model->buffers().empty();
+    if (synchronised) shared_batch = std::make_unique<SharedBatch>(*context.world);
+    options.count_backwards = synchronised;
     options.buckets.order = order_of_forward();
     options.buckets.bytes = parallelism.bucket_mb << 20;
     options.buckets.bf16 = parallelism.compression == "bf16";
@@ -192,7 +201,9 @@ struct Step::State {
     if (parts > 1 && divisor().weight > 0)
       return backward_in_parts(batch, parts, parameters, seed,
                                [this](const Batch& part) { return loss_of(part); });
+    if (shared_batch) shared_batch->begin();
     at::Tensor sum = loss_of(batch, recorded);
+    if (shared_batch) shared_batch->forward_done();
     // a global batch whose classes all weigh 0 has no mean, hence no gradient
     if (divisor().weight > 0) sum.backward(seed);
     return sum.detach();
@@ -250,6 +261,7 @@ struct Step::State {
       ~Keyed() { models::set_dropout_key(nullptr); }
     } keyed(&key);
     const models::KernelScope scope(kernels);
+    const models::SharedBatchScope shared(shared_batch ? shared_batch->sum() : nullptr);
     return forward_sum(*model, *loss, batch, precision);
   }
 
@@ -288,6 +300,18 @@ struct Step::State {
     log_warning(what + "; the step was skipped");
   }
 
+  // Before a backward. A rank that stands in for a batch which it has not would send its buckets
+  // after the sums of the other's batch norms, and that one may wait for a bucket in between: where
+  // not all have one, all is sent afterwards.
+  void watch(bool last, int64_t round) {
+    const bool all_have = !shared_batch || round < divisor().fewest;
+    if (ranks->sends_each_backward()) {
+      if (all_have) ranks->watch(last);
+    } else {
+      ranks->watch(last && (!shared_batch || divisor().fewest == divisor().backwards));
+    }
+  }
+
   // Forward and backward of each micro-batch: their losses, one each. What the backwards leave is
   // in `gradients`, or with `ranks`.
   Tensors run(const std::vector<Batch>& micro, Tensors* gradients) {
@@ -300,8 +324,9 @@ struct Step::State {
     // low precision is summed elsewhere, and a graph's gradients are all there at once
     const bool in_buckets =
         ranks && !in_shards && !graph && (!several || training.precision != "bf16-master");
+    int64_t round = 0;
     for (const auto& batch : micro) {
-      if (in_buckets) ranks->watch(&batch == &micro.back());
+      if (in_buckets) watch(&batch == &micro.back(), round++);
       const bool empty = !batch.targets.defined();
       losses.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
       if (in_shards) {
@@ -314,9 +339,11 @@ struct Step::State {
       collect(gradients, several);
       if (send_each) ranks->end_backward(gradients), clear_gradients();
     }
-    if (send_each)  // as often as the rank that has most
-      for (auto n = static_cast<int64_t>(micro.size()); n < divisor().backwards; ++n)
-        ranks->end_backward(gradients);
+    // as often as the rank that has most, where that is counted
+    for (auto n = static_cast<int64_t>(micro.size()); n < divisor().backwards; ++n) {
+      if (shared_batch) shared_batch->stand_in(divisor().weight > 0);
+      if (send_each) ranks->end_backward(gradients);
+    }
     return losses;
   }
 
@@ -345,7 +372,10 @@ struct Step::State {
     if (aside) report.aside = aside(report.own_seconds);
     Ranks::Sums sums;
     if (ranks) {
-      sums = ranks->finish(&gradients, losses, std::move(report.aside));
+      const bool has_statistics = shared_batch
+                                      ? static_cast<int64_t>(micro.size()) == divisor().backwards
+                                      : ranks->world().is_lead();
+      sums = ranks->finish(&gradients, losses, std::move(report.aside), has_statistics);
       report.aside = std::move(sums.aside);
     } else {
       sums.loss = std::accumulate(losses.begin(), losses.end(), 0.0);

@@ -53,8 +53,9 @@ const NamedTensor kAverage{"ema.fc.weight", at::full({7, 3}, 2.0)};
 
 // As each of `count` ranks saves: what all have comes from the first alone. The last part is
 // written by `write_last`, if given.
-std::string save_by(int64_t count, const NamedTensors& whole, const std::string& folder,
-                    const std::function<void(const Content&, Saver&, const Share&)>& write_last = {}) {
+std::string save_by(
+    int64_t count, const NamedTensors& whole, const std::string& folder,
+    const std::function<void(const Content&, Saver&, const Share&)>& write_last = {}) {
   const std::string temporary = count > 1 ? begin_parts(folder, 7) : "";
   std::vector<std::thread> ranks;
   std::string problem;
@@ -139,12 +140,13 @@ TEST(SharedCheckpoint, FailsWithTheReasonOfAPart) {
   Scratch scratch;
   ASSERT_EQ(save_by(1, whole_state(), scratch.path()), "");
   std::filesystem::rename(scratch / "step-00000007", scratch / "step-00000006");
-  const std::string problem = save_by(
-      2, whole_state(), scratch.path(), [](const Content& content, Saver& saver, const Share& share) {
-        // its file cannot be written where a folder is in its place
-        ::mkdir((content.part.folder + "/state-00001-of-00002.safetensors").c_str(), 0755);
-        saver.save_now(content, {}, {}, share.state);
-      });
+  const std::string problem =
+      save_by(2, whole_state(), scratch.path(),
+              [](const Content& content, Saver& saver, const Share& share) {
+                // its file cannot be written where a folder is in its place
+                ::mkdir((content.part.folder + "/state-00001-of-00002.safetensors").c_str(), 0755);
+                saver.save_now(content, {}, {}, share.state);
+              });
   EXPECT_NE(problem.find("part 1: "), std::string::npos) << problem;
   EXPECT_NE(problem.find("state-00001-of-00002.safetensors"), std::string::npos) << problem;
   EXPECT_EQ(list_folder(scratch.path()), std::vector<std::string>{"step-00000006"});
@@ -161,15 +163,14 @@ TEST(SharedCheckpoint, IsGivenUpWhenAPartDoesNotCome) {
 
 TEST(SharedCheckpoint, LacksNoRows) {
   Scratch scratch;
-  const std::string problem =
-      save_by(2, whole_state(), scratch.path(),
-              [](const Content& content, Saver& saver, const Share& share) {
-                NamedTensors fewer = share.state;
-                std::erase_if(fewer, [](const NamedTensor& t) {
-                  return t.name == "optimizer.exp_avg.fc.weight";
-                });
-                saver.save_now(content, {}, {}, fewer);
-              });
+  const std::string problem = save_by(2, whole_state(), scratch.path(),
+                                      [](const Content& content, Saver& saver, const Share& share) {
+                                        NamedTensors fewer = share.state;
+                                        std::erase_if(fewer, [](const NamedTensor& t) {
+                                          return t.name == "optimizer.exp_avg.fc.weight";
+                                        });
+                                        saver.save_now(content, {}, {}, fewer);
+                                      });
   EXPECT_NE(problem.find("row 4 of tensor 'optimizer.exp_avg.fc.weight' is missing"),
             std::string::npos)
       << problem;

@@ -99,6 +99,23 @@ TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
   EXPECT_EQ(last_row("cut")["step"], 30);
 }
 
+TEST_F(RanksRun, SynchroniseBatchStatisticsWhenAsked) {
+  // SGD, because AdamW makes large steps of a gradient that is nothing but rounding
+  const std::vector<std::string> sgd{"--set", "optimizer.name=sgd", "--set",
+                                     "training.micro_batch_size=16"};
+  ASSERT_EQ(train("one", sgd).code, 0);
+  const auto distance = [&](const std::string& kind) {
+    std::vector<std::string> words = sgd;
+    words.insert(words.end(), {"--set", "parallelism.batch_norm=" + kind});
+    const Outcome outcome = launch(2, kind, words);
+    EXPECT_EQ(outcome.code, 0) << outcome.out;
+    return std::abs(last_row(kind)["validation.loss"].get<double>() -
+                    last_row("one")["validation.loss"].get<double>());
+  };
+  EXPECT_LT(distance("synchronised"), 1e-4);
+  EXPECT_GT(distance("broadcast"), 1e-4);
+}
+
 const std::vector<std::string> kShared{"--set", "parallelism.zero_stage=2", "--set",
                                        "model.batch_norm=false"};
 

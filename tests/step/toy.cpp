@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "engine/base/random.h"
+#include "models/batch_norm.h"
 #include "models/products.h"
 
 namespace lehr::step::toy {
@@ -30,7 +31,7 @@ struct BatchNorm : models::Module {
     var = add_buffer("running_var", at::ones({width}));
   }
   at::Tensor forward(const at::Tensor& x) {
-    return at::batch_norm(x, weight, bias, mean, var, is_training(), 0.1, 1e-5, false);
+    return models::batch_norm(x, weight, bias, mean, var, is_training());
   }
   at::Tensor weight, bias, mean, var;
 };
@@ -46,6 +47,9 @@ class Mlp : public models::Model {
       if (shape.batch_norm && i + 2 < w.size())
         norms_.push_back(add_module("bn" + n, std::make_shared<BatchNorm>(w[i + 1])));
     }
+    if (!shape.unused) return;
+    add_parameter("never", at::ones({2, w.back()}));
+    sometimes_ = add_parameter("sometimes", at::ones({1, w.back()}));
   }
   at::Tensor forward(const at::Tensor& input) override {
     at::Tensor x = input;
@@ -56,12 +60,16 @@ class Mlp : public models::Model {
       x = relu_ ? at::relu(x) : at::tanh(x);
       if (dropout_ > 0) x = models::dropout(x, dropout_, static_cast<int64_t>(i), is_training());
     }
+    if (!sometimes_.defined()) return x;
+    const at::Tensor chosen = (input.select(1, 0) > 0.9).to(at::kFloat).unsqueeze(1);
+    if (chosen.sum().item<double>() > 0) x = x + chosen * sometimes_;
     return x;
   }
 
  private:
   std::vector<std::shared_ptr<Linear>> layers_;
   std::vector<std::shared_ptr<BatchNorm>> norms_;
+  at::Tensor sometimes_;
   double dropout_;
   bool relu_;
 };

@@ -15,6 +15,8 @@ struct Shape {
   std::vector<int64_t> widths{5, 7, 3};  // inputs, hidden ..., outputs
   bool batch_norm = false;               // after each hidden layer
   double dropout = 0;
+  // two more weights of ones: `never` is not used, `sometimes` by batches with a first input > 0.9
+  bool unused = false;
 };
 
 // fc1, fc2, ... with tanh (relu at `relu`) between them; weights are a function of `seed` alone.

@@ -27,7 +27,7 @@ struct Setting {
   toy::Shape shape{.widths = {5, 7, 3}, .batch_norm = false};
 };
 
-// Six steps of 16 samples, one of 13 and one of 2, in `micro_batches` on each rank where there are
+// Six steps of 16, 16, 13, 5, 2 and 16 samples, in `micro_batches` on each rank where there are
 // enough samples.
 std::vector<Outcome> train(const Setting& setting, const FixedFields& fields) {
   auto worlds = dist::thread_worlds(setting.size);
@@ -137,6 +137,45 @@ TEST(Zero, GivesTheUpdateOfOneToEveryOptimizer) {
   groups.set("training.kernels", std::string("aten"));
   for (const auto& one : {sgd, average, groups})
     for (int64_t stage : {1, 2}) expect_the_update_of_one(one, {3, 2}, stage, 0);
+}
+
+// A weight without a gradient on some ranks, or on all: nothing is to be set for it.
+TEST(Zero, LeavesAloneWhatNoRankUses) {
+  const toy::Shape shape{.widths = {5, 7, 3}, .unused = true};
+  const auto never = [](const Outcome& outcome) {
+    for (const auto& weight : outcome.weights)
+      if (weight.name == "never") return weight.tensor;
+    return at::Tensor();
+  };
+  for (int64_t stage : {0, 1, 2}) {
+    expect_the_update_of_one(fields(0), {4, 2, shape}, stage, 0);
+    const auto all = train({4, 2, shape}, fields(stage));
+    EXPECT_TRUE(at::equal(never(all[0]), at::ones({2, 3}))) << stage;  // nor does it decay
+  }
+}
+
+// Samples that all weigh nothing: no gradient, and no statistics of theirs.
+TEST(Zero, TakesNoStepWhereNothingCounts) {
+  for (int64_t stage : {0, 2}) {
+    auto worlds = dist::thread_worlds(2);
+    std::vector<std::thread> threads;
+    for (auto& world : worlds)
+      threads.emplace_back([&] {
+        FixedFields all = fields(stage);
+        all.set("loss.class_weights", FloatList{0, 1, 1});
+        auto model = toy::mlp({.widths = {5, 7, 3}, .batch_norm = true});
+        StepContext context;
+        context.world = world.get();
+        Step step(model, all, context);
+        const NamedTensors before = toy::copy(toy::everything(*model));
+        Batch batch = toy::classes(4);
+        batch.targets.zero_();
+        const StepReport report = step.take({batch, batch});
+        EXPECT_EQ(report.loss, 0);
+        EXPECT_TRUE(toy::same_bits(toy::everything(*model), before)) << stage;
+      });
+    for (auto& thread : threads) thread.join();
+  }
 }
 
 TEST(Zero, RoundsTheModelsWeightsFromMastersOfAllRanks) {
