@@ -58,8 +58,7 @@ class SharedBatchNorm : public torch::autograd::Function<SharedBatchNorm> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &scale = saved[3];
     const double count = context->saved_data["count"].toDouble();
-    const auto* sum =
-        reinterpret_cast<const SumOverRanks*>(context->saved_data["sum"].toInt());
+    const auto* sum = reinterpret_cast<const SumOverRanks*>(context->saved_data["sum"].toInt());
     const at::Tensor grad = grads[0].to(at::kFloat);
     const at::Tensor normal = (x.to(at::kFloat) - beside(x, mean)) * beside(x, scale);
     const auto over = all_but_channels(x);
@@ -71,8 +70,14 @@ class SharedBatchNorm : public torch::autograd::Function<SharedBatchNorm> {
     const at::Tensor of_x = (grad - beside(x, means.narrow(0, 0, channels)) -
                              normal * beside(x, means.narrow(0, channels, channels))) *
                             beside(x, scale * weight);
-    return {of_x.to(x.scalar_type()), of_weight.to(weight.scalar_type()),
-            of_bias.to(weight.scalar_type()), {}, {}, {}, {}, {}};
+    return {of_x.to(x.scalar_type()),
+            of_weight.to(weight.scalar_type()),
+            of_bias.to(weight.scalar_type()),
+            {},
+            {},
+            {},
+            {},
+            {}};
   }
 };
 

@@ -189,10 +189,12 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
 // left behind with its thread, which no other can wake.
 void answer_when_asked(const StorePointer& store, const Place& place,
                        const std::shared_ptr<const Whereabouts>& where) {
-  std::thread([store = store->clone(), place, where] {
+  const auto pause = std::max(Milliseconds(200), Milliseconds(place.size));  // of a busy store
+  std::thread([store = store->clone(), place, where, pause] {
     try {
       const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
-      job->wait({kAsked}, std::chrono::hours(24 * 365));
+      // asking now and then: a wait that the store's end cuts short is logged with a stack trace
+      while (!job->check({kAsked})) std::this_thread::sleep_for(pause);
       std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
       if (const auto [call, rest] = where->now();
           !job->check({"failed/" + std::to_string(place.rank)}))

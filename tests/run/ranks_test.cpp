@@ -101,8 +101,7 @@ TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
 
 TEST_F(RanksRun, SynchroniseBatchStatisticsWhenAsked) {
   // SGD, because AdamW makes large steps of a gradient that is nothing but rounding
-  const std::vector<std::string> sgd{"--set", "optimizer.name=sgd", "--set",
-                                     "training.micro_batch_size=16"};
+  const std::vector<std::string> sgd{"--set", "optimizer.name=sgd"};
   ASSERT_EQ(train("one", sgd).code, 0);
   const auto distance = [&](const std::string& kind) {
     std::vector<std::string> words = sgd;
