@@ -51,7 +51,7 @@ struct CublasLt {
 // Asynchronous. An algorithm is picked once for every shape, type, transposition, epilogue,
 // alignment of the pointers and device: the first of cuBLASLt's proposals that it launches, among
 // those that sum in one sequence or through float32 in the workspace, so that the bits depend on
-// nothing but the arguments. Kept until the process ends; any thread may call.
+// nothing but the arguments. The last 1,024 that were used are kept; any thread may call.
 // CUBLAS_STATUS_NOT_SUPPORTED: nothing was done, take the plain ops. So where `aux` is not aligned
 // to 16 bytes or its rows are no multiple of 8, which cuBLASLt wants.
 [[nodiscard]] cublasStatus_t product_cuda(const Product& args, const CublasLt& lt);

@@ -2,6 +2,7 @@
 // row-major memory as the transposed matrix, and (left right)^T = right^T left^T.
 #include <array>
 #include <cstring>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int kProposals = 8;  // one is nearly always enough
 constexpr uint32_t kMostAlignment = 256;
+constexpr size_t kMostChoices = 1024;  // a model has dozens; batches of ever new lengths, no end
 
 struct Destroy {
   void operator()(cublasLtMatmulDescOpaque_t* x) const { cublasLtMatmulDescDestroy(x); }
@@ -91,6 +93,30 @@ Key key_of(const Product& args, const CublasLt& lt) {
 struct Choice {
   cublasLtMatmulAlgo_t algorithm;
   uint64_t workspace_bytes;
+};
+
+// What was chosen, of which the least recently used leaves when there are too many.
+class Choices {
+ public:
+  // Nothing: never asked, or forgotten. An empty choice: cuBLASLt cannot.
+  const std::optional<Choice>* find(const Key& key) {
+    const auto found = places_.find(key);
+    if (found == places_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, found->second);
+    return &found->second->second;
+  }
+  void add(const Key& key, const std::optional<Choice>& choice) {
+    recent_.emplace_front(key, choice);
+    places_[key] = recent_.begin();
+    if (recent_.size() <= kMostChoices) return;
+    places_.erase(recent_.back().first);
+    recent_.pop_back();
+  }
+
+ private:
+  using Recent = std::list<std::pair<Key, std::optional<Choice>>>;
+  Recent recent_;
+  std::map<Key, Recent::iterator> places_;
 };
 
 class Call {
@@ -190,14 +216,13 @@ cublasStatus_t product_cuda(const Product& args, const CublasLt& lt) {
   if (has_aux(args) && (args.columns % 8 != 0 || alignment(args.aux) < 16))
     return CUBLAS_STATUS_NOT_SUPPORTED;
   static std::mutex mutex;
-  static std::map<Key, std::optional<Choice>> choices;  // none: cuBLASLt cannot
+  static Choices choices;
 
   Call call(args, lt);
   std::unique_lock lock(mutex);
   const Key key = key_of(args, lt);
-  const auto found = choices.find(key);
-  if (found != choices.end()) {
-    const std::optional<Choice> choice = found->second;
+  if (const auto* found = choices.find(key)) {
+    const std::optional<Choice> choice = *found;
     lock.unlock();
     return choice ? call.launch(*choice) : CUBLAS_STATUS_NOT_SUPPORTED;
   }
@@ -205,7 +230,7 @@ cublasStatus_t product_cuda(const Product& args, const CublasLt& lt) {
   std::optional<Choice> choice;
   const cublasStatus_t status = call.pick(&choice);
   if (status == CUBLAS_STATUS_SUCCESS || status == CUBLAS_STATUS_NOT_SUPPORTED)
-    choices.emplace(key, choice);
+    choices.add(key, choice);
   return status;
 }
 

@@ -116,6 +116,23 @@ TEST_F(LinearOnCublasLt, AsksOnceForEachProduct) {
   EXPECT_EQ(cublaslt_host::record().refused, 0);
 }
 
+TEST_F(LinearOnCublasLt, ForgetsTheProductThatWasLeastRecentlyUsed) {
+  constexpr int64_t kKept = 1024;
+  const at::NoGradGuard guard;
+  const at::Tensor weight = at::randn({8, 8});
+  const auto asked = [&](int64_t rows) {
+    const int64_t before = cublaslt_host::record().asked;
+    kernels::linear(at::ones({rows, 8}), weight, std::nullopt);
+    return cublaslt_host::record().asked - before;
+  };
+  for (int64_t rows = 1; rows <= kKept; ++rows) EXPECT_EQ(asked(rows), 1) << rows;
+  EXPECT_EQ(asked(1), 0);          // all are kept, and this one is the newest now
+  EXPECT_EQ(asked(kKept + 1), 1);  // the second goes
+  EXPECT_EQ(asked(1), 0);
+  EXPECT_EQ(asked(3), 0);
+  EXPECT_EQ(asked(2), 1);
+}
+
 TEST_F(LinearOnCublasLt, AsksOnceWhenManyThreadsMeet) {
   constexpr int kThreads = 4, kShapes = 20;
   std::barrier meet(kThreads);
