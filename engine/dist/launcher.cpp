@@ -122,6 +122,22 @@ Place find_place(const Environment& given) {
     place.port = static_cast<uint16_t>(read.number("MASTER_PORT", port_of(place.job)));
     place.attempt = read.text("SLURM_RESTART_COUNT", "0");
     read.done(place);
+  } else if (has("PET_NNODES") || has("PET_NODE_RANK")) {
+    place.launcher = "TrainJob";
+    Reader read(environment, place.launcher);
+    // a count, or "auto" or "gpu": torchrun would start so many
+    if (const std::string each = read.text("PET_NPROC_PER_NODE", "1"); each != "1")
+      throw Error(Code::kRanks,
+                  fmt::format("PET_NPROC_PER_NODE={} wants torchrun to start the ranks of a node, "
+                              "and this is one process",
+                              each),
+                  place.launcher, "write numProcPerNode: 1 for a rank a pod");
+    place.rank = read.number("PET_NODE_RANK");
+    place.size = read.number("PET_NNODES");
+    place.address = read.text("PET_MASTER_ADDR");
+    place.port = static_cast<uint16_t>(read.number("PET_MASTER_PORT"));
+    place.job = read.text("LEHR_JOB", "");
+    read.done(place);
   }
   return place;
 }

@@ -11,8 +11,9 @@ namespace lehr::dist {
 struct Place {
   int rank = 0, size = 1;
   int local_rank = 0, local_size = 1;  // on this node
-  std::string launcher;                // "lehr launch", "torchrun", "PyTorchJob", "mpirun", "srun"
-  std::string address;                 // of the node that keeps the store
+  std::string launcher;  // "lehr launch", "torchrun", "PyTorchJob", "TrainJob", "mpirun",
+                         // "srun"
+  std::string address;   // of the node that keeps the store
   uint16_t port = 0;
   bool agent_keeps_store = false;   // torchrun's agent does, so no rank serves it
   std::optional<int> listening_fd;  // `lehr launch` hands rank 0 the store's socket: no port race
@@ -25,9 +26,10 @@ struct Place {
 // naming them.
 //   Lehr, torchrun, PyTorchJob: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 //     LOCAL_WORLD_SIZE (pytorch.org/docs/stable/elastic/run.html)
-//   Open MPI: OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE}, MASTER_ADDR beyond one node
-//   Slurm: SLURM_{PROCID,NTASKS,LOCALID,NODEID,STEP_ID,STEP_NODELIST,STEP_TASKS_PER_NODE} of a step
-//   (srun), not of a batch script
+//   TrainJob: PET_{NODE_RANK,NNODES,NPROC_PER_NODE,MASTER_ADDR,MASTER_PORT}, of a pod, hence
+//   outermost Open MPI: OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE}, MASTER_ADDR beyond one
+//   node Slurm: SLURM_{PROCID,NTASKS,LOCALID,NODEID,STEP_ID,STEP_NODELIST,STEP_TASKS_PER_NODE} of a
+//   step (srun), not of a batch script
 using Environment = std::function<const char*(const char*)>;
 Place find_place(const Environment& environment = nullptr);  // nullptr: getenv
 

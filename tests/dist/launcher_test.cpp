@@ -104,7 +104,47 @@ TEST(Launcher, ReadsPyTorchJobs) {
   EXPECT_EQ(p.local_size, 1);
 }
 
+const Variables kTrainJob{{"PET_NODE_RANK", "2"},
+                          {"PET_NNODES", "4"},
+                          {"PET_NPROC_PER_NODE", "1"},
+                          {"PET_MASTER_ADDR", "lehr-node-0-0.lehr"},
+                          {"PET_MASTER_PORT", "29500"}};
+
+TEST(Launcher, ReadsTrainJobs) {
+  const Place p = place_in(kTrainJob);
+  EXPECT_EQ(p.launcher, "TrainJob");
+  EXPECT_EQ(p.rank, 2);
+  EXPECT_EQ(p.size, 4);
+  EXPECT_EQ(p.local_rank, 0);
+  EXPECT_EQ(p.local_size, 1);
+  EXPECT_EQ(p.address, "lehr-node-0-0.lehr");
+  EXPECT_EQ(p.port, 29500);
+  for (const char* name : {"PET_NODE_RANK", "PET_NNODES", "PET_MASTER_ADDR", "PET_MASTER_PORT"}) {
+    Variables partial = kTrainJob;
+    partial.erase(name);
+    EXPECT_NE(refusal(partial).find(name), std::string::npos) << name;
+  }
+}
+
+// what the operator says where numProcPerNode is left out: one a CPU, or torchrun's "auto"
+TEST(Launcher, RefusesATrainJobOfSeveralRanksAPod) {
+  for (const char* each : {"4", "auto", "gpu"}) {
+    Variables several = kTrainJob;
+    several["PET_NPROC_PER_NODE"] = each;
+    const std::string said = refusal(several);
+    EXPECT_NE(said.find(std::string("PET_NPROC_PER_NODE=") + each), std::string::npos) << said;
+    EXPECT_NE(said.find("numProcPerNode: 1"), std::string::npos) << said;
+    several.insert(kTorchrun.begin(), kTorchrun.end());  // torchrun in the pod started them
+    EXPECT_EQ(place_in(several).launcher, "torchrun");
+  }
+}
+
 TEST(Launcher, TheInnermostWins) {
+  for (const auto& inner : {kTorchrun, kSlurm, kMpi}) {
+    Variables pod = kTrainJob;
+    pod.insert(inner.begin(), inner.end());
+    EXPECT_EQ(place_in(pod).launcher, place_in(inner).launcher);
+  }
   Variables both = kSlurm;
   both.insert(kTorchrun.begin(), kTorchrun.end());
   EXPECT_EQ(place_in(both).launcher, "torchrun");
