@@ -5,6 +5,7 @@
 #include "engine/cuda/nccl.h"
 
 #ifdef LEHR_NCCL
+#include <c10/cuda/CUDAFunctions.h>
 #include <fmt/format.h>
 #include <nccl.h>
 
@@ -48,6 +49,10 @@ c10d::Backend* make_nccl(c10d::Store& store, int rank, int size, double timeout_
                 fmt::format("NCCL {}.{}.{} may crash when a rank fails", version / 10000,
                             version % 10000 / 100, version % 100),
                 "", "use 2.28.9 or newer, as LibTorch 2.11.0 brings it");
+  if (version / 100 != NCCL_VERSION_CODE / 100)  // its structs are held by value
+    throw Error(Code::kRanks,
+                fmt::format("NCCL {} is loaded, and this build is of {}", version, NCCL_VERSION_CODE),
+                "", "use the NCCL that came with LibTorch: see LD_LIBRARY_PATH and LD_PRELOAD");
   settle({"TORCH_NCCL_ASYNC_ERROR_HANDLING", "3"});  // end the process, do not clean up
   settle({"TORCH_NCCL_BLOCKING_WAIT", "0"});         // the stream waits, not the host
   settle({"TORCH_NCCL_ENABLE_MONITORING", "1"});     // a watchdog that hangs ends the process too
@@ -56,6 +61,10 @@ c10d::Backend* make_nccl(c10d::Store& store, int rank, int size, double timeout_
   options->timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1e3));
   auto group = c10::make_intrusive<c10d::ProcessGroupNCCL>(
       c10::intrusive_ptr<c10d::Store>::unsafe_reclaim_from_nonowning(&store), rank, size, options);
+  // connects now, so that ranks that cannot are found at the start and not in the first step
+  const at::Device device(at::kCUDA, c10::cuda::current_device());
+  group->setBoundDeviceId(device);
+  group->eagerConnectSingleDevice(device);
   return group.release();
 }
 #else

@@ -191,7 +191,7 @@ class Processes : public World {
 }  // namespace
 
 std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options) {
-  if (place.size == 1) return nullptr;
+  if (place.size == 1 && !options.even_alone) return nullptr;
   auto session =
       std::make_shared<Session>(place, Milliseconds(static_cast<int64_t>(options.timeout_s * 1e3)));
   session->meet("start");

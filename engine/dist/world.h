@@ -83,8 +83,9 @@ World& single();  // rank 0 of 1
 struct WorldOptions {
   double timeout_s = 600;           // of a collective, and of waiting for a rank at the start
   DeviceRuntime* device = nullptr;  // of GPUs, whose tensors go over NCCL
+  bool even_alone = false;
 };
-// The world of the process' launcher; nullptr for one rank. Throws Error{kRanks} naming ranks that
+// The world of the process' launcher; nullptr for one rank, unless `even_alone`. Throws Error{kRanks} naming ranks that
 // did not come.
 std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options);
 

@@ -138,4 +138,25 @@ TEST(Device, WhatIsMissingIsSaid) {
   unsetenv("LEHR_CUDA_LIBRARY");
 }
 
+// Each rank of a node sees one GPU, as its number 0; a launcher that gave it one is left to it.
+TEST(Device, EachRankSeesItsOwnGpu) {
+  constexpr const char* kVisible = "CUDA_VISIBLE_DEVICES";
+  const char* before = std::getenv(kVisible);
+  const std::string kept = before ? before : "";
+  const auto seen = [&](const char* listed, int rank, int ranks) -> std::string {
+    listed ? ::setenv(kVisible, listed, 1) : ::unsetenv(kVisible);
+    see_own_gpu(rank, ranks);
+    const char* now = std::getenv(kVisible);
+    return now ? now : "all";
+  };
+  EXPECT_EQ(seen(nullptr, 3, 4), "3");
+  EXPECT_EQ(seen("4,5,6,7", 2, 4), "6");
+  EXPECT_EQ(seen("GPU-1a,GPU-2b", 1, 2), "GPU-2b");
+  EXPECT_EQ(seen("5", 1, 2), "5");  // bound by the launcher
+  EXPECT_EQ(seen(nullptr, 0, 1), "all");
+  EXPECT_EQ(seen("4,5", 0, 1), "4,5");
+  EXPECT_THROW(seen("4,5", 2, 3), Error);
+  before ? ::setenv(kVisible, kept.c_str(), 1) : ::unsetenv(kVisible);
+}
+
 }  // namespace lehr

@@ -1,8 +1,10 @@
 // liblehr_cuda.so on whatever machine this is: it loads without a driver, refuses another build,
 // and holds device code for the promised architectures.
+#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <set>
@@ -10,6 +12,7 @@
 #include "engine/base/device.h"
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/dist/world.h"
 
 namespace lehr {
 namespace {
@@ -76,6 +79,32 @@ TEST_F(CudaLibrary, CopiesBatchesThroughPinnedMemory) {
   EXPECT_EQ(device.strides(), host.strides());
   EXPECT_TRUE(at::equal(device.cpu(), host));
   EXPECT_GT(runtime->peak_bytes(), 0);
+}
+
+// Several ranks need several GPUs: this is the wiring.
+TEST_F(CudaLibrary, JoinsAnNcclGroupOfOne) {
+  std::string why;
+  if (!gpu_present(&why)) GTEST_SKIP() << "not run on a GPU: " << why;
+  dist::Place place;
+  place.address = "127.0.0.1";
+  place.port = static_cast<uint16_t>(20000 + getpid() % 9000);
+  const auto world =
+      dist::open_world(place, {.timeout_s = 60, .device = load_cuda(), .even_alone = true});
+  const auto on_gpu = at::TensorOptions(at::kCUDA);
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    const at::Tensor values = at::arange(6, on_gpu.dtype(type));
+    at::Tensor sum = values.clone(), part = at::zeros_like(values), all = at::zeros_like(values);
+    world->sum(sum);
+    world->broadcast(sum);
+    world->begin_reduce_scatter(values.clone(), part)->wait();
+    world->begin_all_gather(values, all)->wait();
+    for (const at::Tensor& got : {sum, part, all, world->gather(values).at(0)})
+      EXPECT_TRUE(at::equal(got, values)) << at::toString(type);
+  }
+  at::Tensor on_cpu = at::ones({3}), on_part = at::ones({3}, on_gpu);
+  world->sum(on_cpu);
+  world->split(0)->sum(on_part);
+  EXPECT_TRUE(at::equal(on_part.cpu(), on_cpu));
 }
 
 // The fat binaries inside the library: what cuobjdump lists, without needing it. Each begins with a
