@@ -178,7 +178,8 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   run::GenerateRequest generation;
   auto* generate = verb(app, "generate", "Write the text that follows a prompt",
                         "lehr generate runs/shakespeare_char-1 --prompt ROMEO: --tokens 300");
-  generate->add_option("source", generation.source, "Artefact, run or checkpoint folder")
+  generate
+      ->add_option("source", generation.source, "Artefact, run, checkpoint or Hugging Face folder")
       ->required();
   generate->add_option("--prompt", generation.prompt, "Text to go on from");
   generate->add_option("--prompt-file", generation.prompt_file, "The same from a file");

@@ -221,11 +221,10 @@ Reopened reopen(const std::string& source) {
   return run;
 }
 
-// an artefact of a folder that holds no run of ours
-static void export_pretrained(const std::string& folder, const std::string& output) {
+Pretrained open_pretrained(const std::string& folder) {
   const artefact::Shape shape = artefact::read_huggingface_config(folder);
   const std::string tokenizer_path = join_path(folder, "tokenizer.json");
-  const std::string tokenizer = read_file(tokenizer_path);
+  std::string tokenizer = read_file(tokenizer_path);
   const int64_t ids = data::parse_tokenizer(tokenizer, tokenizer_path)->vocabulary();
   if (ids > shape.vocabulary)
     throw Error(
@@ -237,18 +236,25 @@ static void export_pretrained(const std::string& folder, const std::string& outp
       "tokenizer.json\n  context: {}\n{}"
       "training:\n  global_batch_size: 1\nloss:\n  name: cross_entropy\n",
       shape.positions, artefact::recipe_of(shape));
-  const auto recipe =
+  auto recipe =
       recipe::Recipe::parse(text, join_path(folder, "config.json"), {}, all_sections(), folder);
   models::ModelContext context;
   context.vocabulary = context.outputs = shape.vocabulary;
   context.context = shape.positions;
   context.options = at::TensorOptions().dtype(at::kFloat);
+  const auto model =
+      std::dynamic_pointer_cast<models::LanguageModel>(models::make_model(recipe, context));
+  artefact::load_huggingface(folder, *model);
+  return {shape, std::move(tokenizer), std::move(recipe), model};
+}
+
+static void export_pretrained(const std::string& folder, const std::string& output) {
+  const Pretrained pretrained = open_pretrained(folder);
   artefact::ExportRequest request;
-  request.model = models::make_model(recipe, context);
-  artefact::load_huggingface(folder, dynamic_cast<models::LanguageModel&>(*request.model));
-  request.dataset = artefact::random_text(shape, tokenizer);
+  request.model = pretrained.model;
+  request.dataset = artefact::random_text(pretrained.shape, pretrained.tokenizer);
   request.loss = "cross_entropy";
-  request.recipe_yaml = recipe.resolved();
+  request.recipe_yaml = pretrained.recipe.resolved();
   request.metrics_json = "{}\n";
   request.output = output;
   request.origin_json = json{{"huggingface", folder}}.dump();

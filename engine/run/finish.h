@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/export/huggingface.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
 #include "engine/run/run_folder.h"
@@ -55,6 +56,15 @@ struct Reopened {
   std::string checkpoint;
 };
 Reopened reopen(const std::string& source);
+// The model of a Hugging Face folder, on the CPU, which holds no run of ours. Throws
+// Error{kCheckpoint} naming what is missing, unknown or does not fit together.
+struct Pretrained {
+  artefact::Shape shape;
+  std::string tokenizer;  // tokenizer.json
+  recipe::Recipe recipe;  // that says the same
+  std::shared_ptr<models::LanguageModel> model;
+};
+Pretrained open_pretrained(const std::string& folder);
 // Makes an artefact of a run folder, a checkpoint folder or a Hugging Face folder; or, with the
 // format `huggingface`, a Hugging Face folder of one of the first two.
 void export_run(const std::string& source, const std::string& output, track::Terminal& terminal,

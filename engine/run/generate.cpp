@@ -11,6 +11,7 @@
 #include "engine/base/files.h"
 #include "engine/data/tokenizer.h"
 #include "engine/export/artefact.h"
+#include "engine/export/huggingface.h"
 #include "engine/run/finish.h"
 
 namespace lehr::run {
@@ -66,8 +67,14 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<artefact::Artefact> artefact;
   Reopened run;
+  std::shared_ptr<models::LanguageModel> model;
   std::unique_ptr<Generator> generator;
   Next next;
+  const auto generate_with = [&](int64_t context) {
+    model->train(false);
+    generator = std::make_unique<Generator>(*model, context, request.sampling);
+    next = [&](const std::vector<int64_t>& tokens) { return generator->next(tokens); };
+  };
   if (file_exists(join_path(request.source, "model.pt"))) {
     artefact = std::make_unique<artefact::Artefact>(request.source);
     if (!artefact->takes_text())
@@ -80,17 +87,20 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
           .select(1, -1)
           .item<int64_t>();
     };
+  } else if (artefact::is_huggingface(request.source)) {
+    const Pretrained pretrained = open_pretrained(request.source);
+    model = pretrained.model;
+    tokenizer = data::parse_tokenizer(pretrained.tokenizer, request.source + "/tokenizer.json");
+    generate_with(pretrained.shape.positions);
   } else {
     run = reopen(request.source);
-    auto* model = dynamic_cast<models::LanguageModel*>(run.model.get());
+    model = std::dynamic_pointer_cast<models::LanguageModel>(run.model);
     if (model == nullptr)
       throw Error(Code::kUsage, "this run's model is no language model", request.source,
                   "models of text generate it: gpt2, llama");
-    model->train(false);
     const data::DataInfo& info = run.parts->dataset->info();
     tokenizer = data::parse_tokenizer(info.tokenizer, request.source);
-    generator = std::make_unique<Generator>(*model, info.context, request.sampling);
-    next = [&](const std::vector<int64_t>& tokens) { return generator->next(tokens); };
+    generate_with(info.context);
   }
 
   std::vector<int64_t> tokens = prompt_tokens(request, *tokenizer, prompt);

@@ -12,7 +12,7 @@
 namespace lehr::run {
 
 struct GenerateRequest {
-  std::string source;  // artefact, run or checkpoint
+  std::string source;  // artefact, run, checkpoint or Hugging Face folder
   std::string prompt, prompt_file;
   int64_t tokens = 200;  // new ones, fewer when the model ends its text
   artefact::Sampling sampling;

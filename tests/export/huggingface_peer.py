@@ -3,6 +3,7 @@
 huggingface_peer.py make KIND FOLDER ORACLE    save_pretrained to FOLDER; to ORACLE (safetensors) tokens, the logits
                                                of the inputs, grad.NAME of the mean loss, and of 100 steps of AdamW
                                                from there the batches and losses
+huggingface_peer.py generate FOLDER PROMPT N   the greedy text, PROMPT and N new tokens, of a model of bytes
 huggingface_peer.py logits FOLDER ORACLE OUT   the logits of FOLDER's model for the oracle's inputs, and its config
 KINDs: see CONFIGS.
 """
@@ -36,6 +37,8 @@ CONFIGS = {
     "llama_gqa": (LlamaConfig, LlamaForCausalLM,
                   {**LLAMA, "num_key_value_heads": 2, "rms_norm_eps": 1e-3},
                   {"max_shard_size": "8KB"}),
+    "llama_with_bytes": (LlamaConfig, LlamaForCausalLM,
+                         {**LLAMA, "vocab_size": 257, "num_key_value_heads": 2}, {}),
     "llama3": (LlamaConfig, LlamaForCausalLM,
                {**LLAMA, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True,
                 "rope_parameters": LLAMA3_ROPE}, {}),
@@ -101,4 +104,18 @@ def logits(folder, oracle, out):
     print(json.dumps(model.config.to_dict()))
 
 
-{"make": make, "logits": logits}[sys.argv[1]](*sys.argv[2:])
+def generate(folder, prompt, count):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    prompt = torch.tensor([tokenizer.encode(prompt).ids])
+    # a model that ends its text would prove little
+    ids = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, eos_token_id=None,
+                         pad_token_id=0, max_new_tokens=int(count), min_new_tokens=int(count))[0]
+    assert 256 not in ids, "the end of a text was drawn"
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's letters for bytes
+    others = [byte for byte in range(256) if byte not in plain]
+    byte_of = {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    sys.stdout.buffer.write(bytes(byte_of[tokenizer.id_to_token(i)] for i in ids.tolist()))
+
+
+{"make": make, "generate": generate, "logits": logits}[sys.argv[1]](*sys.argv[2:])

@@ -74,6 +74,28 @@ TEST_F(Pretrained, AFolderBecomesAnArtefactThatGenerates) {
   EXPECT_NE(inspected.out.find("language model"), std::string::npos) << inspected.out;
 }
 
+TEST_F(Pretrained, AFolderGeneratesWhatTransformersDoes) {
+  const std::string peer = kPython + " " LEHR_SOURCE_DIR "/tests/export/huggingface_peer.py ";
+  for (const std::string kind : {"gpt2_bytes", "llama_with_bytes"}) {
+    ASSERT_EQ(shell(peer + "make " + kind + " " + kind + " o2.safetensors", scratch->path).code, 0);
+    const Outcome theirs = shell(peer + "generate " + kind + " kiln 12 2>/dev/null", scratch->path);
+    ASSERT_EQ(theirs.code, 0) << theirs.out;
+    ASSERT_EQ(theirs.out.size(), 16U);
+    const Outcome ours = lehr({"generate", kind, "--prompt", "kiln", "--tokens", "12",
+                               "--temperature", "0", "--threads", "1"},
+                              scratch->path);
+    ASSERT_EQ(ours.code, 0) << ours.out;
+    EXPECT_EQ(ours.out, theirs.out + "\n") << kind;
+  }
+}
+
+TEST_F(Pretrained, AFolderWithoutItsTokenizerGeneratesNothing) {
+  ASSERT_EQ(shell("cp -r theirs bare && rm bare/tokenizer.json", scratch->path).code, 0);
+  const Outcome refused = lehr({"generate", "bare", "--prompt", "kiln"}, scratch->path);
+  EXPECT_NE(refused.code, 0);
+  EXPECT_NE(refused.out.find("tokenizer.json"), std::string::npos) << refused.out;
+}
+
 TEST_F(Pretrained, AModelOfAnotherShapeIsRefusedBeforeItTrains) {
   for (const char* verb : {"train", "check"}) {
     const Outcome refused = lehr({verb, "tune.yaml", "--set", "model.layers=3", "--set",
