@@ -50,9 +50,10 @@ c10d::Backend* make_nccl(c10d::Store& store, int rank, int size, double timeout_
                             version % 10000 / 100, version % 100),
                 "", "use 2.28.9 or newer, as LibTorch 2.11.0 brings it");
   if (version / 100 != NCCL_VERSION_CODE / 100)  // its structs are held by value
-    throw Error(Code::kRanks,
-                fmt::format("NCCL {} is loaded, and this build is of {}", version, NCCL_VERSION_CODE),
-                "", "use the NCCL that came with LibTorch: see LD_LIBRARY_PATH and LD_PRELOAD");
+    throw Error(
+        Code::kRanks,
+        fmt::format("NCCL {} is loaded, and this build is of {}", version, NCCL_VERSION_CODE), "",
+        "use the NCCL that came with LibTorch: see LD_LIBRARY_PATH and LD_PRELOAD");
   settle({"TORCH_NCCL_ASYNC_ERROR_HANDLING", "3"});  // end the process, do not clean up
   settle({"TORCH_NCCL_BLOCKING_WAIT", "0"});         // the stream waits, not the host
   settle({"TORCH_NCCL_ENABLE_MONITORING", "1"});     // a watchdog that hangs ends the process too

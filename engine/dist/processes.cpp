@@ -71,19 +71,23 @@ class Processes : public World {
   std::unique_ptr<Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
     if (!all.is_cpu())
       return begin("a reduce-scatter", [&] { return nccl_->_reduce_scatter_base(mine, all); });
-    // Gloo's own is a sum of a copy; this one needs none
+    // Gloo's own is a sum of copies on every rank; here each adds up its part, in float32 for
+    // bfloat16 (4 ranks, 64 MiB, 2 cores, c10d from Python: 92 ms in place of 269)
     struct Part : Pending {
-      Part(std::unique_ptr<Pending> sum, at::Tensor all, at::Tensor mine, int rank)
-          : sum(std::move(sum)), all(std::move(all)), mine(std::move(mine)), rank(rank) {}
       void wait() override {
-        sum->wait();
-        mine.copy_(all.narrow(0, rank * mine.numel(), mine.numel()));
+        sent->wait();
+        at::sum_out(mine, parts.view({-1, mine.numel()}), 0);
       }
-      std::unique_ptr<Pending> sum;
-      at::Tensor all, mine;
-      int rank;
+      std::unique_ptr<Pending> sent;
+      at::Tensor parts, mine;
     };
-    return std::make_unique<Part>(begin_sum(all), all, mine, rank());
+    auto part = std::make_unique<Part>();
+    part->parts = at::empty_like(all), part->mine = std::move(mine);
+    part->sent = begin("a reduce-scatter", [&] {
+      std::vector<int64_t> equal;
+      return gloo_->alltoall_base(part->parts, all, equal, equal);
+    });
+    return part;
   }
 
   std::unique_ptr<Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {

@@ -85,8 +85,8 @@ struct WorldOptions {
   DeviceRuntime* device = nullptr;  // of GPUs, whose tensors go over NCCL
   bool even_alone = false;
 };
-// The world of the process' launcher; nullptr for one rank, unless `even_alone`. Throws Error{kRanks} naming ranks that
-// did not come.
+// The world of the process' launcher; nullptr for one rank, unless `even_alone`. Throws
+// Error{kRanks} naming ranks that did not come.
 std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options);
 
 // `size` worlds that are threads of one process, for tests.
