@@ -96,13 +96,15 @@ std::optional<Manifest> read_part(const std::string& folder, int64_t index) {
 
 // the processes share the file system and nothing else here, so that no call of theirs is needed
 // while they train
-void add_other_parts(const std::string& folder, int64_t count, const std::atomic<bool>* give_up,
+void add_other_parts(const std::string& folder, const Part& own, const std::atomic<bool>* give_up,
                      Manifest* manifest) {
+  const int64_t count = own.count;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(own.patience_s);
   for (int64_t index = 1; index < count; ++index) {
     auto pause = std::chrono::milliseconds(1);
     std::optional<Manifest> part;
     while (!(part = read_part(folder, index))) {
-      if (give_up && *give_up)
+      if ((give_up && *give_up) || std::chrono::steady_clock::now() > end)
         throw Error(Code::kCheckpoint, fmt::format("part {} has not been written", index));
       std::this_thread::sleep_for(pause);
       pause = std::min(2 * pause, std::chrono::milliseconds(50));
@@ -131,7 +133,7 @@ void write_files(const std::string& folder, const Content& content,
     manifest.files.push_back({name, "", text.size(), 0, xxh3_128(text.data(), text.size())});
     write_text(folder, name, text);
   }
-  add_other_parts(folder, content.part.count, give_up, &manifest);
+  add_other_parts(folder, content.part, give_up, &manifest);
   std::string manifest_path = join_path(folder, kManifestName);
   const std::string text = to_text(manifest);
   parse_manifest(text, manifest_path);  // all rows are there
@@ -146,11 +148,8 @@ void write_part(const Content& content) {
     write_text(content.part.folder, part_name(content.part.index) + ".tmp",
                to_text(write_shards(content.part.folder, content)));
     rename_durably(path + ".tmp", path);
-  } catch (const Error& e) {
-    try {
-      write_file_durably(path + kFailedMark, e.what());
-    } catch (const Error&) {  // the folder is gone, or nothing can be written: this rank says why
-    }
+  } catch (const std::exception& e) {
+    abandon(content.part, e.what());
     throw;
   }
 }
@@ -284,6 +283,17 @@ std::map<std::string, Rows> rows_of(const std::string& file,
 }
 
 }  // namespace
+
+void abandon(const Part& part, const std::string& why) {
+  if (part.count == 1) return;
+  try {
+    if (part.index == 0)
+      remove_tree(part.folder);
+    else
+      write_file_durably(join_path(part.folder, part_name(part.index)) + kFailedMark, why);
+  } catch (const Error&) {  // the folder is gone, or nothing can be written: this rank says why
+  }
+}
 
 std::string begin_parts(const std::string& folder, int64_t step) {
   const std::string path = join_path(folder, step_name(step) + kTemporaryMark + unique_id());

@@ -22,6 +22,7 @@ namespace lehr::checkpoint {
 struct Part {
   int64_t index = 0, count = 1;
   std::string folder;
+  double patience_s = 600;  // of the first, for the others
 };
 
 // What one checkpoint holds. Shards: "weights" (model parameters and buffers: model.safetensors),
@@ -74,6 +75,8 @@ struct Loaded {
 // no longer.
 std::string save(const std::string& folder, const Content& content,
                  const std::atomic<bool>* give_up = nullptr);
+// Of a process that cannot write its part after all: the first hears why, and need not wait.
+void abandon(const Part& part, const std::string& why);
 // Makes the folder that all parts of a step's checkpoint are written to, and returns its path.
 std::string begin_parts(const std::string& folder, int64_t step);
 // Verifies manifest, sizes and checksums of every byte. Throws Error{kCheckpoint} naming file and

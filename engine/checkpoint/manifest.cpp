@@ -88,7 +88,7 @@ SliceRecord slice_from(const Json& json) {
   bool is_rows = slice.extent.size() == dimensions && slice.offset.size() == dimensions;
   for (size_t d = 0; is_rows && d < dimensions; ++d)
     is_rows = slice.offset[d] >= 0 && slice.extent[d] >= 0 &&
-              (d == 0 ? slice.offset[d] + slice.extent[d] <= slice.shape[d]
+              (d == 0 ? slice.offset[d] <= slice.shape[d] - slice.extent[d]
                       : slice.extent[d] == slice.shape[d]);
   if (!is_rows)
     throw std::runtime_error("tensor '" + slice.name +
@@ -96,12 +96,13 @@ SliceRecord slice_from(const Json& json) {
   return slice;
 }
 
-// Throws when rows of a shared tensor are missing or there twice.
+// Throws when rows of a tensor are missing or there twice. `slices`: of one shard.
 void require_all_rows(const std::vector<SliceRecord>& slices) {
   std::map<std::string, std::vector<const SliceRecord*>> parts;
-  for (const auto& slice : slices)
-    if (!slice.is_whole()) parts[slice.name].push_back(&slice);
+  for (const auto& slice : slices) parts[slice.name].push_back(&slice);
   for (auto& [name, of_one] : parts) {
+    if (of_one.size() == 1 && of_one[0]->is_whole()) continue;
+    if (of_one[0]->shape.empty()) throw std::runtime_error("tensor '" + name + "' is there twice");
     std::sort(of_one.begin(), of_one.end(), [](const SliceRecord* a, const SliceRecord* b) {
       return a->offset[0] < b->offset[0];
     });
@@ -176,7 +177,12 @@ Manifest parse_manifest(const std::string& text, const std::string& path, bool a
       if (!tensors.insert({added.file, added.name}).second)
         throw refuse("names the tensor '" + added.name + "' twice");
     }
-    if (all_rows) require_all_rows(manifest.slices);
+    std::map<std::string, std::vector<SliceRecord>> by_shard;
+    for (const auto& file : manifest.files)
+      for (const auto& slice : manifest.slices)
+        if (slice.file == file.name) by_shard[file.shard].push_back(slice);
+    for (const auto& [shard, slices] : by_shard)
+      if (all_rows) require_all_rows(slices);
     return manifest;
   } catch (const Error&) {
     throw;

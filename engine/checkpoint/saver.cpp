@@ -153,7 +153,7 @@ struct Saver::State {
     }
     copies.clear();
     say_copied();
-    if (failure) return;
+    if (failure) return abandon(content.part, "its state could not be copied");
     ::setpriority(PRIO_PROCESS, 0, 10);  // of this thread alone; the write is in no hurry
     try {
       commit(content);
@@ -190,7 +190,12 @@ void Saver::prepare(const NamedTensors& weights, const NamedTensors& volatile_te
 void Saver::take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
                  const NamedTensors& state) {
   Stopwatch stopwatch(&state_->blocked_s);
-  wait();
+  try {
+    wait();
+  } catch (const std::exception& e) {
+    abandon(content.part, e.what());
+    throw;
+  }
   std::vector<Copy> now, later;
   uint64_t total = 0;
   auto lay_out = [&](const NamedTensors& tensors, std::vector<Copy>* copies) {
@@ -316,7 +321,8 @@ void add_transfers(const Loaded::Piece& piece, const NamedTensor& named, const R
   const int64_t begin = std::max(mine.first, theirs.first);
   const int64_t end = std::min(mine.first + mine.count, theirs.first + theirs.count);
   if (begin >= end && rows > 0) return;
-  transfers->push_back({view, begin - theirs.first, begin - mine.first, end - begin, named.tensor});
+  transfers->push_back({view, begin - theirs.first, begin - mine.first,
+                        std::max<int64_t>(0, end - begin), named.tensor});
 }
 
 void restore(const std::vector<Loaded::Piece>& pieces, const NamedTensors& into,

@@ -64,6 +64,8 @@ class Training {
   void heed(const std::vector<double>& facts);
   void check_replicas();
   void restore_or_start();
+  std::string order_of_sums_then(const checkpoint::Loaded& loaded,
+                                 const recipe::Recipe& then) const;
   void loop();
   data::StepBatch next_batch();
   step::StepReport take_step(const data::StepBatch& batch, double load_seconds);
@@ -207,6 +209,20 @@ void Training::open_world(const recipe::Recipe& recipe) {
   world_->require_same("recipe", recipe.hash());
 }
 
+// What makes the sums over ranks others than those of the checkpoint; "" for nothing.
+std::string Training::order_of_sums_then(const checkpoint::Loaded& loaded,
+                                         const recipe::Recipe& then) const {
+  if (parts_->plan.shards > 0) return "";
+  const int64_t ranks_then = world_of(loaded.facts), ranks = world_->size();
+  if (ranks_then != ranks) return fmt::format("{} rank(s) then, {} now", ranks_then, ranks);
+  const auto before = then.get<step::ParallelismFields>();
+  const auto now = parts_->recipe.get<step::ParallelismFields>();
+  if (ranks == 1 || (before.zero_stage == now.zero_stage &&
+                     before.data_parallel_shard_degree == now.data_parallel_shard_degree))
+    return "";
+  return "the ranks shared the optimizer's state otherwise then";
+}
+
 void Training::restore_or_start() {
   const recipe::Recipe& recipe = parts_->recipe;
   const auto fields = recipe.get<checkpoint::CheckpointFields>();
@@ -242,13 +258,10 @@ void Training::restore_or_start() {
     checkpoint::restore(*loaded, "state", step_->state(), step_->rows());
     step_->restore_scalars(step_scalars_of(loaded->facts));
     progress_ = progress_of(loaded->facts);
-    const int64_t then_ranks = world_of(loaded->facts);
-    if (then_ranks != world_->size() && parts_->plan.shards == 0)
-      log_warning(
-          fmt::format("{} rank(s) then, {} now: the samples go on exactly where they were, and "
-                      "sums are taken in "
-                      "another order, so bits differ",
-                      then_ranks, world_->size()));
+    if (const std::string other = order_of_sums_then(*loaded, then); !other.empty())
+      log_warning(other +
+                  ": the samples go on exactly where they were, and sums are taken in "
+                  "another order, so bits differ");
     earlier_seconds_ = progress_.train_seconds;
     saved_step_ = progress_.step;
     terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
@@ -487,6 +500,7 @@ void Training::save(Save how) {
   // the ranks that hold a copy of the optimizer's state write it together
   checkpoint::Content content;
   content.part.index = world_->rank(), content.part.count = step_->sharers();
+  content.part.patience_s = parts_->recipe.get<step::ParallelismFields>().timeout.value;
   if (content.part.count > 1)
     content.part.folder = world_->broadcast_text(
         is_lead() ? checkpoint::begin_parts(folder_.checkpoints(), progress_.step) : "");

@@ -161,6 +161,36 @@ TEST(SharedCheckpoint, IsGivenUpWhenAPartDoesNotCome) {
   EXPECT_TRUE(list_folder(scratch.path()).empty());
 }
 
+TEST(SharedCheckpoint, WaitsForAPartOnlySoLong) {
+  Scratch scratch;
+  Content content;
+  content.step = 7, content.facts = "{}";
+  content.part = {0, 2, begin_parts(scratch.path(), 7), /*patience_s=*/0.1};
+  EXPECT_THROW(Saver(scratch.path(), {}).save_now(content, kWeights, {}, {}), Error);
+  EXPECT_TRUE(list_folder(scratch.path()).empty());
+}
+
+// An earlier save of the second has failed, so it takes nothing; the first hears of it.
+TEST(SharedCheckpoint, HearsOfAPartThatIsNotTaken) {
+  Scratch scratch;
+  const Share share = share_of(whole_state(), 2, 1);
+  Saver second(scratch.path(), {});
+  const auto take = [&](const std::string& folder) {
+    Content content;
+    content.step = 7, content.facts = "{}";
+    content.part = {1, 2, folder};
+    content.rows = share.rows;
+    second.take(content, {}, {}, share.state);
+    second.finish_copy();
+  };
+  take(scratch / "absent");
+  const std::string problem =
+      save_by(2, whole_state(), scratch.path(),
+              [&](const Content& content, Saver&, const Share&) { take(content.part.folder); });
+  EXPECT_NE(problem.find("part 1: "), std::string::npos) << problem;
+  EXPECT_NE(problem.find("absent"), std::string::npos) << problem;
+}
+
 TEST(SharedCheckpoint, LacksNoRows) {
   Scratch scratch;
   const std::string problem = save_by(2, whole_state(), scratch.path(),
@@ -216,11 +246,19 @@ TEST(SharedCheckpoint, RefusesPartsThatDoNotFit) {
   EXPECT_EQ(parse({first, second}), "");
   EXPECT_EQ(parse({second, first}).find("row"), std::string::npos);
   EXPECT_NE(parse({first}).find("row 2 of tensor 't' is missing"), std::string::npos);
+  SliceRecord whole = first;
+  whole.extent = {4, 2};
+  EXPECT_NE(parse({whole, second}).find("row 2 of tensor 't' is there twice"), std::string::npos);
+  SliceRecord again = whole;
+  again.file = "b";
+  EXPECT_NE(parse({whole, again}).find("is there twice"), std::string::npos);
   second.offset = {1, 0};
   EXPECT_NE(parse({first, second}).find("row 1 of tensor 't' is there twice"), std::string::npos);
   second.offset = {2, 0}, second.dtype = "F16";
   EXPECT_NE(parse({first, second}).find("different tensors"), std::string::npos);
   second.dtype = "F32", second.offset = {0, 1}, second.extent = {4, 1};
+  EXPECT_NE(parse({first, second}).find("cut otherwise than by rows"), std::string::npos);
+  second.offset = {INT64_MAX, 0}, second.extent = {2, 2};
   EXPECT_NE(parse({first, second}).find("cut otherwise than by rows"), std::string::npos);
   second.offset = {3, 0}, second.extent = {2, 2};
   EXPECT_NE(parse({first, second}).find("cut otherwise than by rows"), std::string::npos);

@@ -153,6 +153,16 @@ TEST_F(RanksRun, ShareTheOptimizersStateAndGoOnExactly) {
   EXPECT_EQ(fingerprint(scratch.file("whole")), fingerprint(scratch.file("cut")));
 }
 
+TEST_F(RanksRun, SayThatTheySharedOtherwise) {
+  std::vector<std::string> stopped = kShared;
+  stopped.insert(stopped.end(), {"--set", "job.time_limit=0.001s"});
+  ASSERT_EQ(launch(2, "cut", stopped).code, 75);
+  const Outcome outcome = launch(2, "cut", kNoNorm);
+  EXPECT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("shared the optimizer's state otherwise then"), std::string::npos)
+      << outcome.out;
+}
+
 TEST_F(RanksRun, TellWhatSharingSavesBefore) {
   const auto optimizer = [&](std::vector<std::string> more) {
     std::vector<std::string> words{"check", "small.yaml", "--json"};
