@@ -1,5 +1,6 @@
 #include "engine/dist/session.h"
 
+#include <c10/util/Flags.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <netdb.h>
@@ -18,6 +19,8 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "engine/dist/world.h"
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace lehr::dist {
 namespace {
@@ -181,6 +184,7 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
     std::this_thread::sleep_for(Milliseconds(10));
   std::sort(alike.begin(), alike.end());
   if (!alike.empty()) said += fmt::format("; in the same call: rank {}", fmt::join(alike, ", "));
+  store.add("left", 1);
   if (!silent.empty()) said += fmt::format("; nothing heard of rank {}", fmt::join(silent, ", "));
   return said;
 }
@@ -193,7 +197,6 @@ void answer_when_asked(const StorePointer& store, const Place& place,
   std::thread([store = store->clone(), place, where, pause] {
     try {
       const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
-      // asking now and then: a wait that the store's end cuts short is logged with a stack trace
       while (!job->check({kAsked})) std::this_thread::sleep_for(pause);
       std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
       if (const auto [call, rest] = where->now();
@@ -228,6 +231,8 @@ std::pair<std::string, std::string> Whereabouts::now() const {
 
 Session::Session(const Place& place, Milliseconds timeout) : place_(place), timeout_(timeout) {
   signal(SIGPIPE, SIG_IGN);  // Gloo writes to ranks that may be gone
+  // what c10d logs of those, with stack traces, our errors say in a line
+  FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
   try {
     c10d::TCPStoreOptions options;
     options.port = place.port;

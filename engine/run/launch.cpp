@@ -197,7 +197,10 @@ class Family {
       read_output();
       reap();
       if (!failed && any_failed()) failed = Clock::now();
-      if (failed && Clock::now() - *failed > kCauses && cause_.empty()) tell_cause();
+      // who only lost another ends quickly; the other may take longer to leave
+      if (failed && cause_.empty() &&
+          Clock::now() - *failed > (knows_cause() ? kCauses : kLeave / 2))
+        tell_cause();
       if (failed && Clock::now() - *failed > kLeave) kill_all(SIGKILL);
       if (!failed) watch_heartbeats();
     }
@@ -249,6 +252,15 @@ class Family {
     if (WIFSIGNALED(*child.status)) return true;
     const int code = WEXITSTATUS(*child.status);
     return code != 0 && code != static_cast<int>(Code::kStopped);
+  }
+  // lost the others, and so ended with them
+  static bool follows(const Child& child) {
+    return WIFEXITED(*child.status) && WEXITSTATUS(*child.status) == static_cast<int>(Code::kRanks);
+  }
+  bool knows_cause() const {
+    return running() == 0 || std::any_of(children_.begin(), children_.end(), [](const Child& c) {
+             return is_failure(c) && !follows(c);
+           });
   }
   bool any_failed() const { return std::any_of(children_.begin(), children_.end(), is_failure); }
 
@@ -311,9 +323,7 @@ class Family {
       const Child& child = children_[rank];
       if (!is_failure(child)) continue;
       if (std::find(killed_.begin(), killed_.end(), child.pid) != killed_.end()) continue;
-      const bool follows =
-          WIFEXITED(*child.status) && WEXITSTATUS(*child.status) == static_cast<int>(Code::kRanks);
-      const int now = follows ? 0 : 1;
+      const int now = follows(child) ? 0 : 1;
       if (now > weight) chosen = static_cast<int>(rank), weight = now;
     }
     if (chosen < 0) chosen = 0;
@@ -376,7 +386,8 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
   for (int attempt = 0;; ++attempt) {
     std::vector<std::string> words{"train", request.recipe};
     for (const auto& override : request.overrides) words.insert(words.end(), {"--set", override});
-    const std::string folder = attempt == 0 ? request.run : shared.run_folder();
+    const std::string begun = attempt == 0 ? "" : shared.run_folder();
+    const std::string folder = begun.empty() ? request.run : begun;
     if (!folder.empty()) words.insert(words.end(), {"--run", folder});
     if (request.fresh && (attempt == 0 || folder.empty())) words.emplace_back("--fresh");
     if (request.approximate) words.emplace_back("--allow-approximate-resume");

@@ -91,6 +91,26 @@ TEST_F(RanksRun, StopTogetherAndGoOnAtAnotherNumber) {
   EXPECT_EQ(fingerprint(scratch.file("one")), fingerprint(scratch.file("cut")));
 }
 
+// Two jobs on one run folder: the second is refused, until the first is gone, however it went.
+TEST_F(RanksRun, LeaveARunFolderToTheJobThatHasIt) {
+  const pid_t first = start_lehr(
+      {"launch", "-n", "2", "small.yaml", "--run", "one", "--set", "training.max_steps=100000"},
+      scratch.path, scratch.file("log"));
+  while (!file_exists(scratch.file("one/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  const std::vector<std::string> words{"--set", "training.max_steps=100000", "--set",
+                                       "job.time_limit=0.001s"};
+  const Outcome refused = launch(2, "one", words);
+  EXPECT_EQ(refused.code, 2) << refused.out;
+  EXPECT_NE(refused.out.find("is in use by another process"), std::string::npos) << refused.out;
+  kill(first, SIGKILL);
+  wait_for(first);
+  const Outcome second = launch(2, "one", words);
+  EXPECT_EQ(second.code, 75) << second.out;
+  for (const auto* out : {&refused.out, &second.out})
+    EXPECT_EQ(out->find("frame #"), std::string::npos) << *out;
+  EXPECT_NE(second.out.find("continuing after step"), std::string::npos) << second.out;
+}
+
 TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
   ASSERT_EQ(launch(2, "cut", {"--set", "job.time_limit=0.001s"}).code, 75);
   const Outcome three = launch(3, "cut");
