@@ -534,6 +534,8 @@ Code Training::finish() {
   if (!done) {
     // some launchers end all ranks with the first that leaves with 75, and the lead still saved
     world_->barrier("the last save");
+    // a launcher's signal reaches all, but another rank perhaps before this one
+    if (const char* signal = stop_requested()) stop_ = signal;
     terminal_.print(fmt::format(
         "stopped by {} after step {}; everything is saved in {}. The same command continues.",
         stop_, progress_.step, folder_.path));
