@@ -207,6 +207,9 @@ void Training::open_world(const recipe::Recipe& recipe) {
   world_ = ranks_.get();
   world_->require_same("build", build_stamp());
   world_->require_same("recipe", recipe.hash());
+  // of more ranks than a node has GPUs some would find none
+  world_->require_same("device", device_name_);
+  if (device_) world_->sum(at::zeros({1}, at::kCUDA));  // connects now, not in the first step
 }
 
 // What makes the sums over ranks others than those of the checkpoint; "" for nothing.

@@ -132,7 +132,9 @@ Section ScheduleFields::section() {
 
 Section ParallelismFields::section() {
   using F = ParallelismFields;
-  Declare<F> d("parallelism", "How several ranks (processes) share a step.");
+  Declare<F> d("parallelism",
+               "How several ranks (processes) share a step. Parameters that some ranks or all do "
+               "not reach need no setting (elsewhere find_unused_parameters, static_graph).");
   d.field(
        "reduction", &F::reduction,
        "plain adds up gradients over the ranks, whose number then shows in the bits; fixed_order "

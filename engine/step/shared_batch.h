@@ -25,8 +25,9 @@ class SharedBatch {
  private:
   std::unique_ptr<dist::World> world_;
   models::SumOverRanks sum_;
-  std::vector<int64_t> sizes_;  // of the sums of a micro-batch
-  size_t forwards_ = 0;         // how many of them come before its backward
+  std::vector<int64_t> sizes_;   // of the sums of a micro-batch
+  at::Device device_{at::kCPU};  // where they are
+  size_t forwards_ = 0;          // how many of them come before its backward
 };
 
 }  // namespace lehr::step

@@ -164,29 +164,14 @@ TEST(Ranks, NameTheRankThatHasTheBadSample) {
   EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
 }
 
-// A world that notes when each sum begins.
-class Noting : public dist::World {
+// Notes when each sum begins.
+class Noting : public toy::Alone {
  public:
-  int rank() const override { return 0; }
-  int size() const override { return 2; }
-  void barrier(const std::string&) override {}
+  Noting() : Alone(2) {}
   std::unique_ptr<dist::Pending> begin_sum(at::Tensor tensor) override {
     sums.push_back(tensor);
     return dist::done();
   }
-  void sum_in_tree(at::Tensor) override {}
-  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
-    sums.push_back(all);
-    mine.copy_(all.slice(0, 0, mine.numel()));
-    return dist::done();
-  }
-  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor, at::Tensor) override {
-    return dist::done();
-  }
-  std::unique_ptr<World> split(int) override { return nullptr; }
-  void broadcast(at::Tensor, int) override {}
-  void exchange(const at::Tensor&, at::Tensor, int) override {}
-  std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor, tensor}; }
   std::vector<at::Tensor> sums;
 };
 

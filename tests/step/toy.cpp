@@ -81,6 +81,20 @@ std::shared_ptr<models::Model> mlp(const Shape& shape, uint64_t seed, bool relu)
   return std::make_shared<Mlp>(shape, seed, relu);
 }
 
+std::unique_ptr<dist::Pending> Alone::begin_reduce_scatter(at::Tensor all, at::Tensor mine) {
+  mine.copy_(all.narrow(0, 0, mine.numel()));
+  return dist::done();
+}
+
+std::unique_ptr<dist::Pending> Alone::begin_all_gather(at::Tensor, at::Tensor all) {
+  all.zero_();
+  return dist::done();
+}
+
+std::vector<at::Tensor> Alone::gather(const at::Tensor& tensor) {
+  return std::vector<at::Tensor>(static_cast<size_t>(size_), tensor);
+}
+
 at::Tensor uniform(std::vector<int64_t> sizes, uint64_t seed, double low, double high) {
   at::Tensor t = at::empty(sizes, at::kFloat);
   Random random(seed, Stream::kTest, 0);

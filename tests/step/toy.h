@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/base/batch.h"
+#include "engine/dist/world.h"
 #include "models/model.h"
 
 namespace lehr::step::toy {
@@ -28,6 +29,26 @@ Batch classes(int64_t size, int64_t features = 5, int64_t classes = 3, uint64_t 
 // Rows [begin, end) of a batch.
 Batch rows(const Batch& batch, int64_t begin, int64_t end);
 std::vector<Batch> split(const Batch& batch, const std::vector<int64_t>& sizes);
+
+// Rank 0 of some whose others say nothing: every sum is its own.
+class Alone : public dist::World {
+ public:
+  explicit Alone(int size) : size_(size) {}
+  int rank() const override { return 0; }
+  int size() const override { return size_; }
+  void barrier(const std::string&) override {}
+  std::unique_ptr<dist::Pending> begin_sum(at::Tensor) override { return dist::done(); }
+  void sum_in_tree(at::Tensor) override {}
+  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override;
+  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override;
+  std::unique_ptr<World> split(int) override { return std::make_unique<Alone>(size_); }
+  void broadcast(at::Tensor, int) override {}
+  void exchange(const at::Tensor&, at::Tensor, int) override {}
+  std::vector<at::Tensor> gather(const at::Tensor& tensor) override;
+
+ private:
+  int size_;
+};
 
 NamedTensors copy(const NamedTensors& tensors);
 // Same names, shapes and bits.

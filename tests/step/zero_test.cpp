@@ -242,28 +242,6 @@ TEST(Zero, NamesTheRankThatHasTheBadSample) {
   EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
 }
 
-// Rank 0 of four, whose sums are its own.
-class Deaf : public dist::World {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 4; }
-  void barrier(const std::string&) override {}
-  std::unique_ptr<dist::Pending> begin_sum(at::Tensor) override { return dist::done(); }
-  void sum_in_tree(at::Tensor) override {}
-  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
-    mine.copy_(all.slice(0, 0, mine.numel()));
-    return dist::done();
-  }
-  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor, at::Tensor all) override {
-    all.zero_();
-    return dist::done();
-  }
-  std::unique_ptr<World> split(int) override { return nullptr; }
-  void broadcast(at::Tensor, int) override {}
-  void exchange(const at::Tensor&, at::Tensor, int) override {}
-  std::vector<at::Tensor> gather(const at::Tensor& tensor) override { return {tensor}; }
-};
-
 // Counts what tensors hold, in place of LibTorch's allocator while it lives; one at a time.
 class Counting : public c10::Allocator {
  public:
@@ -316,7 +294,7 @@ TEST(Zero, HoldsTheBytesThatWerePredicted) {
         SCOPED_TRACE(::testing::Message() << precision << ", stage " << stage << ", " << micro);
         Counting counting;
         {
-          Deaf world;
+          toy::Alone world(4);
           StepContext context;
           context.world = &world;
           auto model = toy::mlp(shape);
