@@ -15,7 +15,8 @@ using Program = std::function<int(const std::vector<std::string>& words)>;
 
 struct LaunchRequest {
   // What a rank does, in a process that is a copy of the launcher's: LibTorch takes most of a
-  // start, and is loaded here already.
+  // start, and is loaded here already. So the launcher asks nothing of CUDA (LibTorch would keep
+  // the answer that there is none) and has one thread.
   Program program;
   int ranks = 1;
   std::string recipe;
