@@ -21,11 +21,11 @@ constexpr double kBound = 1e-3;
 
 struct Outcome {
   std::vector<double> losses;
-  std::vector<float> weights;  // trained ones, in the order of the file
+  std::vector<float> weights;  // in the order of the file
   bool batch_statistics = false;
 };
 
-Outcome outcome_of(const std::string& run) {
+Outcome outcome_of(const std::string& run, bool with_statistics) {
   Outcome outcome;
   std::istringstream rows(read_file(join_path(run, "metrics.jsonl")));
   for (std::string line; std::getline(rows, line);)
@@ -33,8 +33,9 @@ Outcome outcome_of(const std::string& run) {
   auto loaded = checkpoint::load_newest(join_path(run, "checkpoints"), [](const std::string&) {});
   if (!loaded) throw Error(Code::kCheckpoint, "the run left no checkpoint", run);
   for (const auto& tensor : loaded->shards.at("weights")->tensors()) {
-    if (tensor.name.find("running_mean") != std::string::npos) outcome.batch_statistics = true;
-    if (tensor.dtype != "F32" || tensor.name.find("running_") != std::string::npos) continue;
+    const bool statistics = tensor.name.find("running_") != std::string::npos;
+    outcome.batch_statistics = outcome.batch_statistics || statistics;
+    if (tensor.dtype != "F32" || (statistics && !with_statistics)) continue;
     const size_t before = outcome.weights.size();
     outcome.weights.resize(before + tensor.bytes / sizeof(float));
     std::memcpy(outcome.weights.data() + before, tensor.data, tensor.bytes);
@@ -55,6 +56,7 @@ double weight_difference(const Outcome& a, const Outcome& b) {
   if (a.weights.size() != b.weights.size()) return INFINITY;
   double gap = 0, largest = 1e-30;
   for (size_t i = 0; i < a.weights.size(); ++i) {
+    if (std::isnan(a.weights[i]) || std::isnan(b.weights[i])) return INFINITY;
     gap = std::max(gap, std::abs(double{a.weights[i]} - b.weights[i]));
     largest = std::max(largest, std::abs(double{a.weights[i]}));
   }
@@ -86,7 +88,8 @@ bool equivalence(const EquivalenceRequest& request, track::Terminal& terminal) {
     }
     for (const auto& value : overrides) words.insert(words.end(), {"--set", value});
     finish(spawn(words, log), log);
-    return outcome_of(folder);
+    // batch statistics are those of k micro-batches or k shards, the same in fixed order alone
+    return outcome_of(folder, fixed);
   };
   const Outcome base = run(1, 1);
   bool good = true;

@@ -89,6 +89,7 @@ struct Child {
   pid_t pid = -1;
   int output = -1;   // read end of its stdout and stderr
   std::string rest;  // a line that is not complete
+  std::string last;  // line that it has printed
   std::optional<int> status;
   uint64_t beat = 0;
   Clock::time_point seen = Clock::now();
@@ -133,6 +134,15 @@ int64_t newest_step(const std::string& run_folder) {
     if (name.starts_with("step-"))
       newest = std::max<int64_t>(newest, std::strtoll(name.c_str() + 5, nullptr, 10));
   return newest;
+}
+
+// By the kernel, on the whole machine, since it started; 0 where it does not say.
+int64_t kills_for_memory() {
+  std::ifstream counters("/proc/vmstat");
+  std::string name;
+  for (int64_t count; counters >> name >> count;)
+    if (name == "oom_kill") return count;
+  return 0;
 }
 
 std::string ending(int status) {
@@ -281,18 +291,23 @@ class Family {
         if (n == 0) {
           ::close(child.output);
           child.output = -1;
-          if (!child.rest.empty()) output_.add(static_cast<int>(rank), child.rest);
+          if (!child.rest.empty()) add_line(static_cast<int>(rank), child.rest);
           child.rest.clear();
           break;
         }
         child.rest.append(buffer, static_cast<size_t>(n));
         for (size_t end; (end = child.rest.find('\n')) != std::string::npos;) {
-          output_.add(static_cast<int>(rank), child.rest.substr(0, end));
+          add_line(static_cast<int>(rank), child.rest.substr(0, end));
           child.rest.erase(0, end + 1);
         }
       }
     }
     output_.flush(false);
+  }
+
+  void add_line(int rank, const std::string& line) {
+    output_.add(rank, line);
+    if (!line.empty()) children_[static_cast<size_t>(rank)].last = line;
   }
 
   void reap() {
@@ -329,9 +344,28 @@ class Family {
     if (chosen < 0) chosen = 0;
     const int status = *children_[static_cast<size_t>(chosen)].status;
     cause_ = fmt::format("rank {} of {} {}", chosen, request_.ranks, ending(status));
-    if (const std::string error = shared_.error(chosen); !error.empty()) cause_ += ": " + error;
+    if (const std::string error = shared_.error(chosen); !error.empty())
+      cause_ += ": " + error;
+    else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+             kills_for_memory() > kills_for_memory_)
+      cause_ += ", as the kernel does when memory runs out (oom_kill of /proc/vmstat rose)";
+    else if (const std::string& last = children_[static_cast<size_t>(chosen)].last; !last.empty())
+      cause_ += "; its last line: " + last;
     code_ = WIFEXITED(status) ? static_cast<Code>(WEXITSTATUS(status)) : Code::kRanks;
-    curable_ = code_ == Code::kRanks || code_ == Code::kInternal || code_ == Code::kCheckpoint;
+    switch (code_) {
+      case Code::kUsage:
+      case Code::kRecipe:
+      case Code::kData:
+      case Code::kNonFinite:
+      case Code::kInterrupted:
+        curable_ = false;
+        break;
+      case Code::kInternal:
+      case Code::kCheckpoint:
+        break;
+      default:  // a signal, a lost rank, a library that ends the process in its own way
+        code_ = Code::kRanks;
+    }
     log_error(cause_);
   }
 
@@ -367,6 +401,7 @@ class Family {
   const std::string job_ = unique_id();
   std::vector<Child> children_;
   std::vector<pid_t> killed_;  // by us, after a failure
+  const int64_t kills_for_memory_ = kills_for_memory();
   std::string cause_;
   Code code_ = Code::kOk;
   bool curable_ = true;

@@ -55,7 +55,23 @@ void all_rows(const CrossEntropy& args) {
   for (int64_t r = 0; r < args.rows; ++r) one_row<T>(args, r);
 }
 
+template <class T>
+void add_each(float* sum, const T* part, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) sum[i] += widened(part[i]);
+}
+
 }  // namespace
+
+void add_part_cpu(float* sum, const void* part, Float type, int64_t n) {
+  switch (type) {
+    case Float::kFloat32:
+      return add_each(sum, static_cast<const float*>(part), n);
+    case Float::kBFloat16:
+      return add_each(sum, static_cast<const BFloat16*>(part), n);
+    case Float::kFloat16:
+      return add_each(sum, static_cast<const Float16*>(part), n);
+  }
+}
 
 void cross_entropy_cpu(const CrossEntropy& args) {
   switch (args.type) {

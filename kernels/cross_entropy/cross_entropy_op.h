@@ -31,7 +31,7 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets
 // rows of them. `hidden` [..., D], `weight` [V, D] of hidden's dtype or float32; the logits are of
 // hidden's dtype, whatever autocast says, and weight is converted once a call. The gradients are
 // made chunk by chunk in the forward: weight's is summed in weight's dtype. The backward multiplies
-// by the incoming gradient, once. chunk_rows 0: as many as make about 16 MiB of logits.
+// by the incoming gradient, once. chunk_rows 0: chosen by the shape.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& targets,
                                     const CrossEntropyOptions& options = {},

@@ -145,3 +145,21 @@ inline void rows(const CrossEntropy& args) {
       return rows_of<Float16>(args);
   }
 }
+
+template <class T>
+inline void add_part_of(float* sum, const T* part, int64_t n) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store(sum + i, load(sum + i) + load(part + i));
+  for (; i < n; ++i) sum[i] += widened(part[i]);
+}
+
+inline void add_part(float* sum, const void* part, Float type, int64_t n) {
+  switch (type) {
+    case Float::kFloat32:
+      return add_part_of(sum, static_cast<const float*>(part), n);
+    case Float::kBFloat16:
+      return add_part_of(sum, static_cast<const BFloat16*>(part), n);
+    case Float::kFloat16:
+      return add_part_of(sum, static_cast<const Float16*>(part), n);
+  }
+}

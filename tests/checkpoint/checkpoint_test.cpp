@@ -57,10 +57,14 @@ TEST(Checkpoint, EqualContentGivesEqualBytes) {
     EXPECT_EQ(read_file(join_path(a, name)), read_file(join_path(b, name))) << name;
 }
 
-TEST(Checkpoint, StoredOneOfFormat1Loads) {
-  Loaded loaded = load(LEHR_SOURCE_DIR "/tests/checkpoint/data/format-1/step-00000007");
-  EXPECT_EQ(loaded.step, 7);
-  EXPECT_EQ(difference(loaded), "");
+TEST(Checkpoint, StoredOnesOfFormat1Load) {
+  for (const char* name : {"format-1", "format-1-shared"}) {  // by one process; by three
+    const std::string folder = std::string(LEHR_SOURCE_DIR "/tests/checkpoint/data/") + name;
+    const Loaded loaded = load(folder + "/step-00000007");
+    EXPECT_EQ(loaded.step, 7);
+    EXPECT_EQ(difference(loaded), "") << name;
+    EXPECT_EQ(pieces_of(loaded, "state").size(), name == std::string("format-1") ? 1U : 3U);
+  }
 }
 
 TEST(Checkpoint, AnExistingStepIsNotOverwritten) {

@@ -1,20 +1,10 @@
 // Every system call of a save fails once, in every way that disks know: the save is given up with a
 // clear error, what was there stays, and a failed fsync is never asked again.
-#include <set>
-
 #include "engine/base/error.h"
 #include "tests/checkpoint/traced.h"
 
 namespace lehr::checkpoint {
 namespace {
-
-// calls on files; memory, time and the terminal are not what a save can be asked to survive
-bool is_of_files(const std::string& name) {
-  static const std::set<std::string> others = {"mmap",   "munmap",    "brk",
-                                               "write",  "getrandom", "mprotect",
-                                               "getpid", "futex",     "rt_sigprocmask"};
-  return !others.count(name);
-}
 
 class FailingCalls : public ::testing::Test {
  protected:

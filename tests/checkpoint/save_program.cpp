@@ -3,6 +3,7 @@
 //   save_program FOLDER save STEP     saves one step, then lets old ones go
 //   save_program FOLDER load          continues from the newest
 //   save_program FOLDER loop STEP     saves STEP, STEP + 1, ... until it is stopped
+//   save_program FOLDER part STEP INDEX COUNT PART_FOLDER   one process of several that save a step
 #include <unistd.h>
 
 #include <cstdio>
@@ -26,6 +27,16 @@ void save_one(const std::string& folder, int64_t step, int64_t scale) {
   retain(folder, {2, 0, 0, true});
 }
 
+void save_part(const std::string& folder, int64_t step, char** words) {
+  Known known(step);
+  const int64_t index = std::atoll(words[0]);
+  known.take_part(index, std::atoll(words[1]), words[2], /*patience_s=*/0.05);
+  save(folder, known.content);
+  if (index > 0) return;
+  say(1, "committed " + std::to_string(step) + "\n");
+  retain(folder, {2, 0, 0, true});
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -35,6 +46,7 @@ int main(int count, char** words) {
   say(1, "begin\n");
   try {
     if (verb == "save") save_one(folder, step, 1);
+    if (verb == "part" && count == 7) save_part(folder, step, words + 4);
     if (verb == "loop")
       for (;; ++step) save_one(folder, step, 1000);
     if (verb == "load") {

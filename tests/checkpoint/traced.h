@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -89,6 +90,14 @@ inline std::vector<CallPoint> points_after_begin(const std::string& log) {
     begun = begun || line.rfind("write(1, \"begin", 0) == 0;
   }
   return points;
+}
+
+// calls on files; memory, time and the terminal are not what a save can be asked to survive
+inline bool is_of_files(const std::string& name) {
+  static const std::set<std::string> others = {"mmap",   "munmap",    "brk",
+                                               "write",  "getrandom", "mprotect",
+                                               "getpid", "futex",     "rt_sigprocmask"};
+  return !others.count(name);
 }
 
 inline void expect_no_leftovers(const std::string& folder, const std::string& when) {

@@ -169,6 +169,32 @@ TEST(CrossEntropyHost, AnswersATargetOutsideTheVocabularyByNotANumber) {
   }
 }
 
+template <class T>
+void expect_parts_add_up(size_t count) {
+  std::vector<float> before(count), expected(count);
+  std::vector<T> part(count);
+  for (size_t i = 0; i < count; ++i) {
+    before[i] = 1.0f / static_cast<float>(i + 3);
+    part[i] = rounded<T>(static_cast<float>(i % 17) - 8.3f);
+    expected[i] = before[i] + widened(part[i]);
+  }
+  for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512}) {
+    if (!supports(set)) continue;
+    Buffer<float> sum(before);
+    Buffer<T> from(part, 1);
+    add_part_cpu_simd(sum.data(), from.data(), kTypeOf<T>, static_cast<int64_t>(count), set);
+    EXPECT_EQ(sum.values(), expected) << count << " set " << static_cast<int>(set);
+  }
+}
+
+TEST(CrossEntropyHost, AddsPartsOfEveryTypeAndLength) {
+  for (size_t count : {0, 1, 15, 16, 17, 100}) {
+    expect_parts_add_up<float>(count);
+    expect_parts_add_up<BFloat16>(count);
+    expect_parts_add_up<Float16>(count);
+  }
+}
+
 TEST(CrossEntropyHost, DoesNothingForNoRows) {
   EXPECT_EQ(cross_entropy_cuda({nullptr, nullptr, nullptr, 0, 5, 5, 1, 0, 0, true, Float::kFloat16},
                                nullptr),

@@ -174,7 +174,7 @@ def tokens_per_s(steps, *overrides):
     interval = 20 if steps > 50 else 2
     rows, _, peak = train("shakespeare_char.yaml", f"training.max_steps={warm_up + steps}", "lr_scheduler.warmup_steps=2",
                           f"metrics.log_interval={interval}", "checkpoint.interval=100000", "validation.batch_size=8",
-                          *overrides)
+                          "data.validation_fraction=0.01", *overrides)
     return statistics.median(row["train.tokens_per_s"] for row in rows
                              if row["step"] > warm_up and "train.tokens_per_s" in row), peak
 

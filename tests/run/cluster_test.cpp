@@ -214,6 +214,49 @@ TEST_F(Slurm, TakesAJobOverKillsAndTurnsToTheBitsOfAWholeRun) {
   EXPECT_EQ(fingerprint(scratch.file(run)), whole);
 }
 
+// A limit of Slurm's own instead of a notice by hand. The shortest is a minute, so that this takes
+// more than two: scripts/soak asks for it.
+TEST_F(Slurm, TakesAJobOverARealTimeLimit) {
+  if (!std::getenv("LEHR_SOAK_TIME_LIMIT")) GTEST_SKIP() << "scripts/soak limit runs it";
+  const std::string words = std::string(kJobFile) + " small.yaml" + kFixed;
+  Outcome outcome = slurm("sbatch --parsable --nodes 2 --time 2 --signal USR1@60 " + words +
+                          "--set training.max_steps=1000000 --set validation.interval=0 "
+                          "--set checkpoint.interval=100000");
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const std::string job = outcome.out.substr(0, outcome.out.find('\n'));
+  const std::string run = "runs/slurm-" + job, name = "lehr-" + job + ".log";
+  ASSERT_TRUE(wait_until(180, [&] { return state(job) == "PENDING\n"; })) << log(name);
+  EXPECT_NE(log(name).find("stopped by SIGUSR1"), std::string::npos) << log(name);
+  const int stopped = newest_step(run);
+  EXPECT_GT(stopped, 0);
+  slurm("scontrol update jobid=" + job + " StartTime=now+4");
+  EXPECT_TRUE(wait_until(60, [&] {
+    return log(name).find("continuing after step " + std::to_string(stopped)) != std::string::npos;
+  })) << log(name);
+  slurm("scancel --signal=TERM " + job);
+  slurm("scancel " + job);
+}
+
+// Kubeflow's own clients read the job files, and lose nothing of them.
+TEST(Kubeflow, TakesTheJobFiles) {
+  const std::string python = LEHR_SOURCE_DIR "/.deps/venv/bin/python ";
+  if (shell(python + "-c 'import kubeflow.training, kubeflow_trainer_api'", "/").code != 0)
+    GTEST_SKIP() << "scripts/setup --cluster installs what is missing: Kubeflow's clients";
+  const Outcome outcome = shell(python + R"(-c '
+import json, types, yaml
+from kubeflow.training.api_client import ApiClient
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+read = lambda name: yaml.safe_load(open(")" LEHR_SOURCE_DIR R"(/recipes/cluster/" + name))
+job = read("trainjob.yaml")
+print(job["kind"], TrainerV1alpha1TrainJob.from_dict(job).to_dict() == job)
+job, client = read("kubeflow.yaml"), ApiClient()
+text = types.SimpleNamespace(data=json.dumps(job))
+print(job["kind"], client.sanitize_for_serialization(client.deserialize(text, "KubeflowOrgV1PyTorchJob")) == job)
+')",
+                                "/");
+  EXPECT_EQ(outcome.out, "TrainJob True\nPyTorchJob True\n");
+}
+
 // by the schemas of the Kubernetes API server
 TEST(Kubernetes, TakesTheJobFile) {
   const std::string python = LEHR_SOURCE_DIR "/.deps/venv/bin/python ";

@@ -71,6 +71,18 @@ class Hosts : public ::testing::Test {
         "/");
     EXPECT_EQ(outcome.code, 0) << outcome.out;
   }
+  // For an instant whatever reaches the host over TCP is answered with a reset.
+  void reset(int host) {
+    const Outcome outcome =
+        shell(fmt::format(
+                  "PATH=$PATH:/usr/sbin; exec ip netns exec {} sh -c \"nft 'add table inet resets; "
+                  "add chain inet resets in {{ type filter hook input priority 0; }}; add rule "
+                  "inet resets in meta l4proto tcp reject with tcp reset'; sleep 0.1; "
+                  "nft delete table inet resets\"",
+                  space(host)),
+              "/");
+    EXPECT_EQ(outcome.code, 0) << outcome.out;
+  }
   void heal(int host) {
     shell(fmt::format("PATH=$PATH:/usr/sbin; ip netns exec {} nft delete table netdev faults",
                       space(host)),
@@ -192,6 +204,23 @@ TEST_F(Hosts, EndInTimeWhenACutDoesNotHealAndGoOnLater) {
   heal(2);
   EXPECT_EQ(run(words).codes, kAllDone);
   EXPECT_EQ(fingerprint(scratch.file("cut")), of_one_rank());
+}
+
+// A switch that restarts, a firewall that forgets: connections end though every host is well.
+TEST_F(Hosts, EndAtOnceWhenConnectionsAreResetAndGoOnLater) {
+  const std::string longer = " --set training.max_steps=400";
+  const std::string words = "train small.yaml --run reset" + longer;
+  Clock::time_point then;
+  const Job job = run(words, [&] {
+    wait_for_step("reset", 10);
+    then = Clock::now();
+    reset(2);
+  });
+  EXPECT_EQ(job.codes, kAllRanks) << job.out;
+  EXPECT_LT(std::chrono::duration<double>(Clock::now() - then).count(), 5) << job.out;
+  EXPECT_NE(job.out.find("rank 2"), std::string::npos) << job.out;
+  EXPECT_EQ(run(words).codes, kAllDone);
+  EXPECT_EQ(fingerprint(scratch.file("reset")), of_one_rank(longer));
 }
 
 }  // namespace

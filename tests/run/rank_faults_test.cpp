@@ -1,4 +1,5 @@
 // What becomes of a family of ranks when one of them fails, by real signals.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -7,7 +8,9 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "engine/base/files.h"
 #include "tests/run/program.h"
@@ -22,6 +25,40 @@ double unix_time() {
 
 double seconds_since(Clock::time_point t) {
   return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+// A memory control group of 64 MB for one process, where this machine lets a test make one.
+class MemoryGroup {
+ public:
+  MemoryGroup() {
+    const bool second = file_exists("/sys/fs/cgroup/cgroup.controllers");
+    folder_ = fmt::format("/sys/fs/cgroup/{}lehr-test-{}", second ? "" : "memory/", getpid());
+    const Outcome made = shell(fmt::format("mkdir {0} && echo 64M > {0}/{1}", folder_,
+                                           second ? "memory.max" : "memory.limit_in_bytes"),
+                               "/");
+    usable_ = made.code == 0;
+  }
+  ~MemoryGroup() { shell("sleep 0.1; rmdir " + folder_, "/"); }
+  bool usable() const { return usable_; }
+  void take(pid_t pid) const {
+    EXPECT_EQ(shell(fmt::format("echo {} > {}/cgroup.procs", pid, folder_), "/").code, 0);
+  }
+
+ private:
+  std::string folder_;
+  bool usable_ = false;
+};
+
+// bytes of a process that no file is behind; 0 when it is gone
+int64_t resident(pid_t pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string word; status >> word;)
+    if (word == "RssAnon:") {
+      int64_t kilobytes = 0;
+      status >> kilobytes;
+      return kilobytes * 1024;
+    }
+  return 0;
 }
 
 class RankFaults : public ::testing::Test {
@@ -51,12 +88,19 @@ class RankFaults : public ::testing::Test {
     const auto name = stat.rfind(") ");
     return name != std::string::npos && stat[name + 2] != 'Z' && stat[name + 2] != 'X';
   }
+  int newest_step(const std::string& run) const {
+    int newest = -1;
+    const std::string folder = scratch.file(run + "/checkpoints");
+    if (file_exists(folder))
+      for (const auto& name : list_folder(folder))
+        if (name.starts_with("step-") && name.find('.') == std::string::npos)
+          newest = std::max(newest, std::atoi(name.c_str() + 5));
+    return newest;
+  }
   void wait_for_step(const std::string& run, int step) const {
-    char name[64];
-    std::snprintf(name, sizeof name, "/checkpoints/step-%08d/MANIFEST.json", step);
     const auto begin = Clock::now();
-    while (!file_exists(scratch.file(run + name)) && seconds_since(begin) < 60) usleep(500);
-    ASSERT_TRUE(file_exists(scratch.file(run + name))) << scratch.read("log");
+    while (newest_step(run) < step && seconds_since(begin) < 60) usleep(500);
+    ASSERT_GE(newest_step(run), step) << log();
   }
   // until the log says so; the seconds that it took
   double wait_until_said(const std::string& what) const {
@@ -109,6 +153,109 @@ TEST_F(RankFaults, AKilledRankIsNamedAndAllGoOnToTheSameBits) {
       "%d kills; from a kill to the first new step: median %.2f s, 95th percentile %.2f s\n", kills,
       recoveries[recoveries.size() / 2], recoveries[(recoveries.size() - 1) * 95 / 100]);
   EXPECT_LT(recoveries[(recoveries.size() - 1) * 95 / 100], 5);
+}
+
+// In every way that a process ends unasked: the report says how, and why where that can be known.
+TEST_F(RankFaults, ARankThatDiesByItselfIsNamedWithItsCause) {
+  write_small_recipe(scratch, 400, 10,
+                     "export:\n  enabled: false\nparallelism:\n  reduction: fixed_order\n"
+                     "  logical_shards: 4\njob:\n  max_restarts: 20\n");
+  const std::string whole = uninterrupted();
+  std::vector<std::pair<std::string, std::string>> deaths{
+      {"segfault", "was killed by SIGSEGV"},
+      {"abort", "was killed by SIGABRT"},
+      {"exit", "ended with code 9"},
+      {"exception", "was killed by SIGABRT; its last line:   what():  planted"}};
+  const MemoryGroup group;
+  if (group.usable())
+    deaths.push_back({"memory", "was killed by SIGKILL, as the kernel does when"});
+  setenv("LD_PRELOAD", LEHR_BINARY_DIR "/tests/libdying.so", 1);
+  const pid_t pid = launch(2, "dying");
+  unsetenv("LD_PRELOAD");
+  for (const auto& [how, cause] : deaths) {
+    wait_for_step("dying", std::max(newest_step("dying"), 0) + 10);
+    const pid_t victim = ranks_of(pid).at(1);
+    if (how == "memory") group.take(victim);
+    const size_t before = log().size();
+    scratch.write("die", how);
+    rename(scratch.file("die").c_str(), scratch.file("die-" + std::to_string(victim)).c_str());
+    const auto begin = Clock::now();
+    const auto said = [&] {
+      const size_t at = log().find("error: rank 1 of 2 ", before);
+      return at == std::string::npos ? "" : log().substr(at, log().find('\n', at) - at);
+    };
+    while (said().empty() && seconds_since(begin) < 30) usleep(2000);
+    EXPECT_NE(said().find(cause), std::string::npos) << how << ": " << said();
+    while (log().find("restarting", before) == std::string::npos && seconds_since(begin) < 30)
+      usleep(2000);
+  }
+  ASSERT_EQ(wait_for(pid), 0) << log();
+  EXPECT_EQ(fingerprint(scratch.file("dying")), whole);
+  if (!group.usable()) GTEST_SKIP() << "no memory control group can be made here";
+}
+
+// The soak gives it an hour with a kill in every minute.
+TEST_F(RankFaults, AJobKilledAgainAndAgainKeepsItsBitsAndItsMemory) {
+  const char* minutes = std::getenv("LEHR_SOAK_RANK_MINUTES");
+  const int kills = minutes ? std::atoi(minutes) : 2;
+  const double period = minutes ? 60 : 2;
+  write_small_recipe(scratch, 400, 10,
+                     "export:\n  enabled: false\nparallelism:\n  reduction: fixed_order\n"
+                     "  logical_shards: 4\njob:\n  max_restarts: 100000\n");
+  const auto begin = [&](std::vector<std::string> words, const std::string& run, int64_t steps,
+                         const std::string& output) {
+    words.insert(words.end(), {"small.yaml", "--run", run});
+    for (const std::string& field :
+         {fmt::format("training.max_steps={}", steps),
+          fmt::format("checkpoint.interval={}", minutes ? "5s" : "0.2s"),
+          fmt::format("validation.interval={}", std::max<int64_t>(steps / 100, 1)),
+          fmt::format("metrics.log_interval={}", std::max<int64_t>(steps / 1000, 1))})
+      words.insert(words.end(), {"--set", field});
+    return start_lehr(words, scratch.path, scratch.file(output));
+  };
+  // as many steps as fill the time, by the speed of a first run; beside the one process whose bits
+  // are the right ones
+  const int64_t few = minutes ? 2000 : 200;
+  const auto started = Clock::now();
+  const pid_t beside = begin({"train"}, "beside", few, "log-whole");
+  ASSERT_EQ(wait_for(begin({"launch", "-n", "4"}, "first", few, "log")), 0) << log();
+  const auto steps = static_cast<int64_t>(few / seconds_since(started) * period * (kills + 0.5));
+  ASSERT_EQ(wait_for(beside), 0);
+  const pid_t alone = begin({"train"}, "whole", steps, "log-whole");
+  const pid_t launcher = begin({"launch", "-n", "4"}, "killed", steps, "log");
+  wait_for_step("killed", 1);
+
+  std::vector<int64_t> of_launcher, of_alone, of_ranks;  // bytes, the ranks' just before a kill
+  int killed = 0;
+  auto next = Clock::now();
+  while (runs(launcher)) {
+    next += std::chrono::milliseconds(static_cast<int64_t>(period * 1e3));
+    std::this_thread::sleep_until(next);
+    if (const int64_t bytes = resident(alone)) of_alone.push_back(bytes);
+    if (const int64_t bytes = resident(launcher)) of_launcher.push_back(bytes);
+    const auto ranks = ranks_of(launcher);
+    if (ranks.size() != 4) continue;
+    int64_t sum = 0;
+    for (const pid_t rank : ranks) sum += resident(rank);
+    of_ranks.push_back(sum);
+    kill(ranks[static_cast<size_t>(killed++ % 4)], SIGKILL);
+  }
+  ASSERT_EQ(wait_for(launcher), 0) << log();
+  ASSERT_EQ(wait_for(alone), 0) << scratch.read("log-whole");
+  EXPECT_EQ(fingerprint(scratch.file("killed")), fingerprint(scratch.file("whole")));
+  EXPECT_GE(killed, kills / 2);
+  const auto flat = [](const char* what, const std::vector<int64_t>& bytes) {
+    ASSERT_GE(bytes.size(), 2U) << what;
+    const auto [least, most] = std::minmax_element(bytes.begin() + 1, bytes.end());
+    std::printf("%s: %.1f MB in the second, %.1f in the last of %zu looks (%.1f-%.1f)\n", what,
+                bytes[1] / 1e6, bytes.back() / 1e6, bytes.size(), *least / 1e6, *most / 1e6);
+    EXPECT_LT(bytes.back(), 1.05 * bytes[1] + 1e6) << what;
+  };
+  std::printf("%d kills, %lld steps, %.0f s\n", killed, static_cast<long long>(steps),
+              seconds_since(started));
+  flat("launcher", of_launcher);
+  flat("4 ranks before a kill", of_ranks);
+  if (minutes) flat("one process, undisturbed", of_alone);
 }
 
 TEST_F(RankFaults, AStoppedRankIsNamedWithinItsHeartbeatAndWoken) {
@@ -182,6 +329,13 @@ TEST_F(RankFaults, ASignalToOneRankStopsAllAtOneCheckpoint) {
   kill(ranks_of(pid).at(1), SIGTERM);
   ASSERT_EQ(wait_for(pid), 75) << log();
   EXPECT_NE(log().find("stopped by another rank after step"), std::string::npos) << log();
+  // once: beside those of every tenth step there is the one of the stop
+  std::vector<std::string> odd;
+  for (const auto& name : list_folder(scratch.file("asked/checkpoints")))
+    if (!name.ends_with("0")) odd.push_back(name);
+  EXPECT_LE(odd.size(), 1U) << log();
+  EXPECT_NE(log().find("after step " + std::to_string(newest_step("asked"))), std::string::npos)
+      << log();
   ASSERT_EQ(wait_for(launch(2, "asked")), 0) << log();
   EXPECT_EQ(fingerprint(scratch.file("asked")), whole);
 }

@@ -143,6 +143,7 @@ TEST_F(RanksRun, ShareTheOptimizersState) {
   ASSERT_EQ(train("one", kNoNorm).code, 0);
   for (const auto& [ranks, more] :
        {std::pair<int, std::vector<std::string>>{3, {"--set", "job.time_limit=0.001s"}},
+        {1, {"--set", "job.time_limit=0.001s"}},
         {4,
          {"--set", "parallelism.data_parallel_shard_degree=2", "--set", "job.time_limit=0.001s"}},
         {2, {}}}) {
@@ -155,7 +156,7 @@ TEST_F(RanksRun, ShareTheOptimizersState) {
   for (const char* name : {"train.loss", "train.grad_norm", "validation.loss"})
     EXPECT_NEAR(together[name].get<double>(), alone[name].get<double>(), 2e-3) << name;
   EXPECT_EQ(together["samples"], alone["samples"]);
-  // every step of the way: the newest of 3 ranks', of 2 x 2, of 2
+  // every step of the way: the newest of 3 ranks', of one, of 2 x 2, of 2
   const Outcome seen = lehr({"inspect", "shared/checkpoints/step-00000030"}, scratch.path);
   EXPECT_EQ(seen.code, 0) << seen.out;
   EXPECT_NE(seen.out.find("optimizer.exp_avg.fc.weight"), std::string::npos) << seen.out;
