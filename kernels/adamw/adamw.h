@@ -15,7 +15,6 @@
 #include <cstdint>
 
 #include "kernels/common/dtype.h"
-#include "kernels/common/instruction_sets.h"
 #ifdef LEHR_CUDA
 #include <cuda_runtime.h>
 #endif
@@ -67,9 +66,9 @@ double adamw_norm(const AdamW& args);
 float adamw_factor(const AdamW& args, double norm);
 // The chunk's tensor.
 int64_t adamw_tensor_of(const AdamW& args, int64_t chunk);
-// The same by vectors, the update with the same bits; `set` must be supported.
-void adamw_squares_cpu_simd(const AdamW& args, int64_t begin, int64_t end, Simd set);
-void adamw_update_cpu_simd(const AdamW& args, float factor, int64_t begin, int64_t end, Simd set);
+// The same by vectors, the update with the same bits.
+void adamw_squares_cpu_simd(const AdamW& args, int64_t begin, int64_t end);
+void adamw_update_cpu_simd(const AdamW& args, float factor, int64_t begin, int64_t end);
 
 #ifdef LEHR_CUDA
 // Asynchronous on `stream`, on the current device: adamw_cuda launches twice, once with has_norm;

@@ -61,9 +61,8 @@ void lay_out(AdamWCall* call, const at::TensorOptions& device) {
 constexpr int64_t kGrain = 2;
 
 void squares_on_cpu(const AdamW& args) {
-  parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
-    adamw_squares_cpu_simd(args, begin, end, widest_simd());
-  });
+  parallel_for(0, args.chunks, kGrain,
+               [&](int64_t begin, int64_t end) { adamw_squares_cpu_simd(args, begin, end); });
 }
 
 at::Tensor step_on_cpu(at::TensorList parameters, at::TensorList gradients, at::TensorList exp_avg,
@@ -81,7 +80,7 @@ at::Tensor step_on_cpu(at::TensorList parameters, at::TensorList gradients, at::
   if (!std::isfinite(norm)) return call.norm;
   const float factor = adamw_factor(args, norm);
   parallel_for(0, args.chunks, kGrain, [&](int64_t begin, int64_t end) {
-    adamw_update_cpu_simd(args, factor, begin, end, widest_simd());
+    adamw_update_cpu_simd(args, factor, begin, end);
   });
   return call.norm;
 }

@@ -17,6 +17,8 @@
 #include "kernels/common/dtype.h"
 #include "kernels/common/rounding.h"
 #include "kernels/common/simd_level.h"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // inside g++ 12's own avx512fintrin.h
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -57,6 +59,7 @@ namespace avx512 {
 
 }  // namespace
 }  // namespace lehr::kernels
+#pragma GCC diagnostic pop
 
 #if defined(__x86_64__)
 #define LEHR_SIMD(call)        \

@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "kernels/common/dtype.h"
-#include "kernels/common/instruction_sets.h"
 #ifdef LEHR_CUDA
 #include <cuda_runtime.h>
 #endif
@@ -39,14 +38,14 @@ struct CrossEntropy {
 constexpr int64_t kIgnoredTarget = -100;
 
 void cross_entropy_cpu(const CrossEntropy& args);
-// The same by vectors, 1e-6 from it; falls back to it for kNone. `set` must be supported.
-void cross_entropy_cpu_simd(const CrossEntropy& args, Simd set);
+// The same by vectors, 1e-6 from it.
+void cross_entropy_cpu_simd(const CrossEntropy& args);
 
 // sum[i] += part[i], `part` of `type`: what the chunks' products with the logits' gradient become.
 // (ATen's add of two dtypes converts element by element: 28 ms where this takes 4, for 50,257 x
 // 384 on 2 cores of an AMD EPYC.)
 void add_part_cpu(float* sum, const void* part, Float type, int64_t n);
-void add_part_cpu_simd(float* sum, const void* part, Float type, int64_t n, Simd set);
+void add_part_cpu_simd(float* sum, const void* part, Float type, int64_t n);
 #ifdef LEHR_CUDA
 // Asynchronous on `stream`, on the current device.
 [[nodiscard]] cudaError_t cross_entropy_cuda(const CrossEntropy& args, cudaStream_t stream);

@@ -63,7 +63,7 @@ void on_cpu(at::Tensor logits, const at::Tensor& targets, at::Tensor losses, dou
     part.targets += begin;
     part.losses += begin;
     part.rows = end - begin;
-    cross_entropy_cpu_simd(part, widest_simd());
+    cross_entropy_cpu_simd(part);
   });
 }
 
@@ -144,8 +144,7 @@ void add_part(const at::Tensor& sum, const at::Tensor& part) {
   const auto* from = static_cast<const char*>(part.const_data_ptr());
   const Float type = float_type(part.scalar_type());
   parallel_for(0, sum.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
-    add_part_cpu_simd(into + begin, from + begin * bytes_of(type), type, end - begin,
-                      widest_simd());
+    add_part_cpu_simd(into + begin, from + begin * bytes_of(type), type, end - begin);
   });
 }
 

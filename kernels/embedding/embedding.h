@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "kernels/common/dtype.h"
-#include "kernels/common/instruction_sets.h"
 #ifdef LEHR_CUDA
 #include <cuda_runtime.h>
 #endif
@@ -50,10 +49,9 @@ struct EmbeddingGradient {
 // in sorted order.
 void embedding_cpu(const Embedding& args, int64_t begin, int64_t end);
 void embedding_gradient_cpu(const EmbeddingGradient& args, int64_t begin, int64_t end);
-// The same by vectors, the same bits; `set` must be supported.
-void embedding_cpu_simd(const Embedding& args, int64_t begin, int64_t end, Simd set);
-void embedding_gradient_cpu_simd(const EmbeddingGradient& args, int64_t begin, int64_t end,
-                                 Simd set);
+// The same by vectors, the same bits.
+void embedding_cpu_simd(const Embedding& args, int64_t begin, int64_t end);
+void embedding_gradient_cpu_simd(const EmbeddingGradient& args, int64_t begin, int64_t end);
 #ifdef LEHR_CUDA
 // Asynchronous on `stream`, on the current device.
 [[nodiscard]] cudaError_t embedding_cuda(const Embedding& args, cudaStream_t stream);

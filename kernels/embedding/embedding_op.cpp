@@ -60,9 +60,8 @@ at::Tensor on_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& pos
   for (int64_t i = 0; i < args.tokens; ++i)
     TORCH_CHECK(args.ids[i] >= 0 && args.ids[i] < args.vocabulary, "embedding: id ", args.ids[i],
                 " at token ", i, " is not in [0, ", args.vocabulary, ")");
-  parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
-    embedding_cpu_simd(args, begin, end, widest_simd());
-  });
+  parallel_for(0, args.tokens, grain(args.width),
+               [&](int64_t begin, int64_t end) { embedding_cpu_simd(args, begin, end); });
   return call.output;
 }
 
@@ -110,9 +109,8 @@ at::Tensor backward_on_cpu(const at::Tensor& gradient, const std::optional<at::T
     args.sorted_ids = sorted.data();
     args.order = order.data();
   }
-  parallel_for(0, args.tokens, grain(args.width), [&](int64_t begin, int64_t end) {
-    embedding_gradient_cpu_simd(args, begin, end, widest_simd());
-  });
+  parallel_for(0, args.tokens, grain(args.width),
+               [&](int64_t begin, int64_t end) { embedding_gradient_cpu_simd(args, begin, end); });
   return call.result;
 }
 

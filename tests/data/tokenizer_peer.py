@@ -1,6 +1,6 @@
 """Judges of the tokenizers: what tiktoken and Hugging Face's tokenizers make of random text.
 
-    tokenizer_peer.py RANKS FOLDER COUNT
+    tokenizer_peer.py RANKS FOLDER COUNT [SEED]      with a SEED tiktoken alone judges
 
 RANKS is GPT-2's .tiktoken.gz; FOLDER holds ours_gpt2.json and ours_llama3.json, as Lehr wrote them.
 Writes there strings.bin, and for each judge the ids of every string: records of a little-endian
@@ -105,19 +105,21 @@ def write(path, records):
             file.write(len(record).to_bytes(4, "little") + data)
 
 
-def main(ranks_file, folder, count):
+def main(ranks_file, folder, count, seed=None):
     ranks = {}
     for line in gzip.open(ranks_file):
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
-    merges = merges_of(ranks)
-    strings = list(random_strings(count, random.Random(1)))
+    merges = merges_of(ranks) if seed is None else []
+    strings = list(random_strings(count, random.Random(seed or 1)))
     write(folder + "/strings.bin", [s.encode() for s in strings])
     for name, pattern in (("gpt2", GPT2), ("llama3", LLAMA3)):
         judge = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={SPECIAL: len(ranks)})
         write(f"{folder}/tiktoken_{name}.bin", (judge.encode(s, allowed_special="all") for s in strings))
         if name == "gpt2":
             write(f"{folder}/tiktoken_plain.bin", (judge.encode_ordinary(s) for s in strings))
+        if seed is not None:
+            continue
         theirs = hugging_face(ranks, merges, None if name == "gpt2" else pattern)
         theirs.save(f"{folder}/theirs_{name}.json")
         ours = Tokenizer.from_file(f"{folder}/ours_{name}.json")
@@ -128,4 +130,4 @@ def main(ranks_file, folder, count):
                 assert tokenizer.decode(e.ids, skip_special_tokens=False) == s, s
 
 
-main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

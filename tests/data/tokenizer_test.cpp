@@ -291,28 +291,32 @@ std::vector<Tokens> read_ids(const std::string& path) {
   return all;
 }
 
-TEST(Bpe, GivesTheIdsOfTiktokenAndHuggingFace) {
-  if (!std::ifstream(kRanks).good())
-    GTEST_SKIP() << "scripts/data gpt2_tokenizer fetches " << kRanks;
-  if (!std::ifstream(kPython).good()) GTEST_SKIP() << "no " << kPython;
-  TempFolder folder;
-  const Bytes file = read_bytes(kRanks);
-  const std::string text(reinterpret_cast<const char*>(file.begin()), file.size);
-  std::map<std::string, std::shared_ptr<const Tokenizer>> ours;
-  for (const char* name : {"gpt2", "llama3"}) {
-    // no more special tokens than the judges have
-    BpeParts parts = rank_parts(text, name, kRanks);
-    parts.special = {{kEndOfText, 50256}};
-    ours[name] = make_bpe(std::move(parts), kRanks);
-    folder.write(std::string("ours_") + name + ".json", ours[name]->json());
+// Tokenizers of GPT-2's ranks and both patterns, and the judges' answers to random strings.
+class BpeJudged : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::ifstream(kRanks).good())
+      GTEST_SKIP() << "scripts/data gpt2_tokenizer fetches " << kRanks;
+    if (!std::ifstream(kPython).good()) GTEST_SKIP() << "no " << kPython;
+    const Bytes file = read_bytes(kRanks);
+    const std::string text(reinterpret_cast<const char*>(file.begin()), file.size);
+    for (const char* name : {"gpt2", "llama3"}) {
+      // no more special tokens than the judges have
+      BpeParts parts = rank_parts(text, name, kRanks);
+      parts.special = {{kEndOfText, 50256}};
+      ours[name] = make_bpe(std::move(parts), kRanks);
+      folder.write(std::string("ours_") + name + ".json", ours[name]->json());
+    }
+    EXPECT_EQ(parse_ranks(text, "gpt2", kRanks)->vocabulary(), 50257);
   }
-  EXPECT_EQ(parse_ranks(text, "gpt2", kRanks)->vocabulary(), 50257);
-  const std::string command = kPython + " " LEHR_SOURCE_DIR "/tests/data/tokenizer_peer.py " +
-                              kRanks + " " + folder.path() + " 100000";
-  ASSERT_EQ(std::system(command.c_str()), 0) << command;
-  const auto strings = read_strings(folder.path("strings.bin"));
-  ASSERT_GT(strings.size(), 100000u);
-  auto compare = [&](const Tokenizer& tokenizer, const std::string& judge, bool special) {
+  void ask(const std::string& seed) {
+    const std::string command = kPython + " " LEHR_SOURCE_DIR "/tests/data/tokenizer_peer.py " +
+                                kRanks + " " + folder.path() + " 100000 " + seed;
+    ASSERT_EQ(std::system(command.c_str()), 0) << command;
+    strings = read_strings(folder.path("strings.bin"));
+    ASSERT_GT(strings.size(), 100000u);
+  }
+  void compare(const Tokenizer& tokenizer, const std::string& judge, bool special) {
     const auto expected = read_ids(folder.path(judge + ".bin"));
     ASSERT_EQ(expected.size(), strings.size());
     int64_t wrong = 0;
@@ -324,15 +328,38 @@ TEST(Bpe, GivesTheIdsOfTiktokenAndHuggingFace) {
       ASSERT_EQ(tokenizer.decode(ids), strings[i]);
     }
     EXPECT_EQ(wrong, 0) << judge;
-  };
-  compare(*ours["gpt2"], "tiktoken_plain", false);
+  }
+  void compare_with_tiktoken() {
+    compare(*ours["gpt2"], "tiktoken_plain", false);
+    for (const std::string name : {"gpt2", "llama3"})
+      compare(*ours[name], "tiktoken_" + name, true);
+  }
+  TempFolder folder;
+  std::map<std::string, std::shared_ptr<const Tokenizer>> ours;
+  std::vector<std::string> strings;
+};
+
+TEST_F(BpeJudged, GivesTheIdsOfTiktokenAndHuggingFace) {
+  ask("");
+  compare_with_tiktoken();
   for (const std::string name : {"gpt2", "llama3"}) {
-    compare(*ours[name], "tiktoken_" + name, true);
     compare(*ours[name], "ours_" + name, true);  // Hugging Face reads what we wrote
     const std::string path = folder.path("theirs_" + name + ".json");
     compare(*parse_tokenizer(read_text(path), path), "theirs_" + name, true);
     compare(*parse_tokenizer(ours[name]->json(), "ours"), "ours_" + name, true);
   }
+}
+
+TEST_F(BpeJudged, GivesTheIdsOfTiktokenForMillionsOfStrings) {
+  const char* millions = std::getenv("LEHR_SOAK_STRINGS");
+  if (!millions) GTEST_SKIP() << "scripts/soak strings runs it";
+  int64_t tried = 0;
+  for (int seed = 2; tried < std::atoll(millions) && !HasFailure(); ++seed) {
+    ask(std::to_string(seed));
+    compare_with_tiktoken();
+    tried += static_cast<int64_t>(strings.size());
+  }
+  std::printf("%lld strings\n", static_cast<long long>(tried));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "kernels/common/rounding.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/adamw_cases.h"
+#include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
 namespace {
@@ -161,18 +162,17 @@ TEST(AdamWHost, MovesNothingWhereTheNormIsNotFinite) {
 
 TEST(AdamWSimd, GivesTheOraclesBits) {
   for (const ModelCase& c : adamw_cases()) {
-    for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512}) {
-      if (!supports(set)) continue;
+    with_every_simd_level([&](const std::string& level) {
       for (size_t skew : {0, 1}) {
         Model model(c, skew);
         const AdamW& args = model.args();
-        adamw_squares_cpu_simd(args, 0, args.chunks, set);
+        adamw_squares_cpu_simd(args, 0, args.chunks);
         const double norm = adamw_norm(args), expected = norm_by_oracle(c);
-        EXPECT_NEAR(norm, expected, kNormTolerance * expected) << c.name();
-        adamw_update_cpu_simd(args, adamw_factor(args, norm), 0, args.chunks, set);
-        EXPECT_EQ(model.bytes(), by_oracle(c, norm)) << c.name() << static_cast<int>(set);
+        EXPECT_NEAR(norm, expected, kNormTolerance * expected) << c.name() << level;
+        adamw_update_cpu_simd(args, adamw_factor(args, norm), 0, args.chunks);
+        EXPECT_EQ(model.bytes(), by_oracle(c, norm)) << c.name() << level;
       }
-    }
+    });
   }
 }
 

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/common/simd_level.h"
 #include "tests/kernels/floats.h"
+#include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
 
@@ -87,18 +87,6 @@ inline void expect_agreement(const Computation& ours, const Computation& definit
                  tolerance.value_or(rounding_tolerance(float_type(actual[i]))),
                  what + " result " + std::to_string(i));
   }
-}
-
-// under every vector width that this machine has
-template <class Body>
-void with_every_simd_level(Body body) {
-  const SimdLevel widest = simd_level();
-  for (SimdLevel level : {SimdLevel::kPlain, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
-    if (level > widest_simd_level()) continue;
-    simd_level() = level;
-    body(" width " + std::to_string(static_cast<int>(level)));
-  }
-  simd_level() = widest;
 }
 
 inline void expect_same_bits_on_one_and_two_threads(const Computation& computation,

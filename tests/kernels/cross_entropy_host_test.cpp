@@ -4,6 +4,7 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/cross_entropy_cases.h"
+#include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
 namespace {
@@ -66,11 +67,6 @@ void expect_near(const Result& result, const Result& expected, Float type,
 }
 
 // NaN is itself; memcmp may not be given the null pointer of an empty one
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), sizeof(float) * a.size()) == 0);
-}
-
 template <class T>
 void expect_agreement(const ClassifierShape& shape, bool hard, float smoothing, float z_loss,
                       bool gradient, size_t skew, bool on_gpu) {
@@ -96,20 +92,10 @@ void expect_agreement(const ClassifierShape& shape, bool hard, float smoothing, 
                          EXPECT_EQ(cross_entropy_cuda(a, nullptr), cudaSuccess);
                        }),
                 expected, args.type, "cu " + where);
-  Result first;
-  for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512}) {
-    if (!supports(set)) continue;
-    const Result result = run<T>(shape, logits, args, skew, false,
-                                 [&](const CrossEntropy& a) { cross_entropy_cpu_simd(a, set); });
-    expect_near(result, expected, args.type,
-                "simd " + std::to_string(static_cast<int>(set)) + " " + where);
-    // sixteen lanes in either width
-    if (set == Simd::kAvx2) first = result;
-    if (set == Simd::kAvx512) {
-      EXPECT_TRUE(same_bits(first.losses, result.losses));
-      EXPECT_TRUE(same_bits(first.logits, result.logits));
-    }
-  }
+  with_every_simd_level([&](const std::string& level) {
+    expect_near(run<T>(shape, logits, args, skew, false, cross_entropy_cpu_simd), expected,
+                args.type, "simd" + level + " " + where);
+  });
 }
 
 void expect_agreement_of_types(const ClassifierShape& shape, bool hard, float smoothing,
@@ -157,7 +143,7 @@ TEST(CrossEntropyHost, AnswersATargetOutsideTheVocabularyByNotANumber) {
                                 columns + 7,    1,       0,          0, true,
                                 Float::kFloat32};
         if (i == 0) cross_entropy_cpu(args);
-        if (i == 1) cross_entropy_cpu_simd(args, widest_simd());
+        if (i == 1) cross_entropy_cpu_simd(args);
         if (i == 2) {
           EXPECT_EQ(cross_entropy_cuda(args, nullptr), cudaSuccess);
         }
@@ -178,13 +164,12 @@ void expect_parts_add_up(size_t count) {
     part[i] = rounded<T>(static_cast<float>(i % 17) - 8.3f);
     expected[i] = before[i] + widened(part[i]);
   }
-  for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512}) {
-    if (!supports(set)) continue;
+  with_every_simd_level([&](const std::string& level) {
     Buffer<float> sum(before);
-    Buffer<T> from(part, 1);
-    add_part_cpu_simd(sum.data(), from.data(), kTypeOf<T>, static_cast<int64_t>(count), set);
-    EXPECT_EQ(sum.values(), expected) << count << " set " << static_cast<int>(set);
-  }
+    Buffer<T> from(part, sizeof(T));
+    add_part_cpu_simd(sum.data(), from.data(), kTypeOf<T>, static_cast<int64_t>(count));
+    EXPECT_EQ(sum.values(), expected) << count << level;
+  });
 }
 
 TEST(CrossEntropyHost, AddsPartsOfEveryTypeAndLength) {

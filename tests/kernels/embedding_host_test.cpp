@@ -7,6 +7,7 @@
 #include "kernels/embedding/embedding.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/embedding_cases.h"
+#include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
 namespace {
@@ -80,14 +81,12 @@ TEST(EmbeddingHost, GivesTheOraclesBits) {
             });
           });
           EXPECT_EQ(output, expected) << shape.name();
-          for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512})
-            if (supports(set)) {
-              EXPECT_EQ(
-                  look_up(shape, ids, type, positions, skew,
-                          [&](const Embedding& a) { embedding_cpu_simd(a, 0, a.tokens, set); }),
-                  expected)
-                  << shape.name() << " set " << static_cast<int>(set);
-            }
+          with_every_simd_level([&](const std::string& level) {
+            EXPECT_EQ(look_up(shape, ids, type, positions, skew,
+                              [](const Embedding& a) { embedding_cpu_simd(a, 0, a.tokens); }),
+                      expected)
+                << shape.name() << level;
+          });
         }
 }
 
@@ -109,17 +108,16 @@ TEST(EmbeddingHost, GivesTheOraclesBitsForGradients) {
             });
             EXPECT_EQ(output, expected) << shape.name();
             // in parts, which end inside a run
-            for (Simd set : {Simd::kNone, Simd::kAvx2, Simd::kAvx512})
-              if (supports(set)) {
-                EXPECT_EQ(add_up(shape, ids, type, sorted, skew,
-                                 [&](const EmbeddingGradient& a) {
-                                   for (int64_t begin = 0; begin < a.tokens; begin += 3)
-                                     embedding_gradient_cpu_simd(
-                                         a, begin, std::min(a.tokens, begin + 3), set);
-                                 }),
-                          expected)
-                    << shape.name() << " set " << static_cast<int>(set);
-              }
+            with_every_simd_level([&](const std::string& level) {
+              EXPECT_EQ(add_up(shape, ids, type, sorted, skew,
+                               [](const EmbeddingGradient& a) {
+                                 for (int64_t begin = 0; begin < a.tokens; begin += 3)
+                                   embedding_gradient_cpu_simd(a, begin,
+                                                               std::min(a.tokens, begin + 3));
+                               }),
+                        expected)
+                  << shape.name() << level;
+            });
           }
 }
 
@@ -137,7 +135,7 @@ TEST(EmbeddingHost, AnswersAnIdOutsideTheVocabularyByNotANumber) {
     EXPECT_EQ(value(output, 16), embedding_values(3 * 16, 1)[32]);
   };
   check(look_up(shape, ids, Float::kFloat32, false, 0,
-                [](const Embedding& a) { embedding_cpu_simd(a, 0, a.tokens, widest_simd()); }));
+                [](const Embedding& a) { embedding_cpu_simd(a, 0, a.tokens); }));
   check(look_up(shape, ids, Float::kFloat32, false, 0,
                 [](const Embedding& a) { EXPECT_EQ(embedding_cuda(a, nullptr), cudaSuccess); }));
   // and its gradient goes nowhere: what is written is row 2 alone
@@ -147,9 +145,8 @@ TEST(EmbeddingHost, AnswersAnIdOutsideTheVocabularyByNotANumber) {
   };
   row_two(add_up(shape, ids, Float::kFloat32, true, 0,
                  [](const EmbeddingGradient& a) { embedding_gradient_cpu(a, 0, a.tokens); }));
-  row_two(add_up(shape, ids, Float::kFloat32, true, 0, [](const EmbeddingGradient& a) {
-    embedding_gradient_cpu_simd(a, 0, a.tokens, widest_simd());
-  }));
+  row_two(add_up(shape, ids, Float::kFloat32, true, 0,
+                 [](const EmbeddingGradient& a) { embedding_gradient_cpu_simd(a, 0, a.tokens); }));
   row_two(add_up(shape, ids, Float::kFloat32, true, 0, [](const EmbeddingGradient& a) {
     EXPECT_EQ(embedding_gradient_cuda(a, nullptr), cudaSuccess);
   }));
