@@ -273,6 +273,17 @@ std::shared_ptr<SafetensorsFile> load_shard(const std::string& path, const FileR
   return shard;
 }
 
+bool holds_any(const std::string& file, const std::vector<SliceRecord>& slices,
+               const std::map<std::string, Rows>& wanted) {
+  return std::any_of(slices.begin(), slices.end(), [&](const SliceRecord& slice) {
+    if (slice.file != file) return false;
+    const auto rows = wanted.find(slice.name);
+    if (rows == wanted.end() || slice.shape.empty()) return true;
+    const int64_t first = slice.offset[0], after = first + slice.extent[0];
+    return first < rows->second.first + rows->second.count && rows->second.first < after;
+  });
+}
+
 std::map<std::string, Rows> rows_of(const std::string& file,
                                     const std::vector<SliceRecord>& slices) {
   std::map<std::string, Rows> rows;
@@ -314,7 +325,7 @@ std::string save(const std::string& folder, const Content& content,
   }
 }
 
-Loaded load(const std::string& path) {
+Loaded load(const std::string& path, const std::map<std::string, Rows>& wanted) {
   std::string manifest_path = join_path(path, kManifestName);
   Manifest manifest;
   try {
@@ -331,11 +342,11 @@ Loaded load(const std::string& path) {
   for (const auto& file : manifest.files) {
     std::string file_path = join_path(path, file.name);
     if (!file.shard.empty()) {
-      const auto shard = load_shard(file_path, file, manifest.slices);
       if (file.name == shard_file(file.shard, {}))
-        loaded.shards[file.shard] = shard;
-      else
-        loaded.shared[file.shard].push_back({shard, rows_of(file.name, manifest.slices)});
+        loaded.shards[file.shard] = load_shard(file_path, file, manifest.slices);
+      else if (holds_any(file.name, manifest.slices, wanted))
+        loaded.shared[file.shard].push_back(
+            {load_shard(file_path, file, manifest.slices), rows_of(file.name, manifest.slices)});
       continue;
     }
     std::string text = read_file(file_path, file.bytes);

@@ -80,8 +80,9 @@ void abandon(const Part& part, const std::string& why);
 // Makes the folder that all parts of a step's checkpoint are written to, and returns its path.
 std::string begin_parts(const std::string& folder, int64_t step);
 // Verifies manifest, sizes and checksums of every byte. Throws Error{kCheckpoint} naming file and
-// tensor.
-Loaded load(const std::string& path);
+// tensor. `wanted`: of tensors of which this process wants some rows only, which; parts of others
+// that hold none of them are not read, so that many ranks do not each read everything.
+Loaded load(const std::string& path, const std::map<std::string, Rows>& wanted = {});
 // Newest first, damaged ones included with their problem; leftovers (.tmp-, .trash-) are not
 // listed.
 std::vector<Entry> list(const std::string& folder);

@@ -240,7 +240,7 @@ void Training::restore_or_start() {
   }
   // which one, the lead alone decides
   newest = world_->broadcast_text(newest);
-  if (!newest.empty() && !loaded) loaded = checkpoint::load(newest);
+  if (!newest.empty() && !loaded) loaded = checkpoint::load(newest, step_->rows());
   if (loaded) {
     const auto then =
         recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},

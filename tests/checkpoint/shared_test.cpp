@@ -228,6 +228,30 @@ TEST(SharedCheckpoint, NamesTheDamagedPart) {
     }
 }
 
+// A rank reads, and so verifies, the parts that hold rows of its own and no others.
+TEST(SharedCheckpoint, IsReadByARankInThePartsThatItNeeds) {
+  Scratch scratch;
+  const NamedTensors whole = whole_state();
+  ASSERT_EQ(save_by(4, whole, scratch.path()), "");
+  const std::string path = scratch / "step-00000007";
+  const std::string last = path + "/state-00003-of-00004.safetensors";
+  std::filesystem::resize_file(last, std::filesystem::file_size(last) - 1);
+  std::ofstream(last, std::ios::app) << '?';
+  for (int64_t readers : {2, 4})
+    for (int64_t index = 0; index + 1 < readers; ++index) {
+      const Share wanted = share_of(whole, readers, index);
+      const Loaded loaded = load(path, wanted.rows);
+      EXPECT_LT(loaded.shared.at("state").size(), 4U);
+      const NamedTensors read = zeros_like(wanted.state);
+      restore(loaded, "state", read, wanted.rows);
+      for (size_t i = 0; i < read.size(); ++i)
+        EXPECT_TRUE(at::equal(read[i].tensor, wanted.state[i].tensor)) << read[i].name;
+    }
+  for (const auto& wanted : {share_of(whole, 4, 3).rows, std::map<std::string, Rows>{}})
+    EXPECT_NE(message_of([&] { load(path, wanted); }).find("state-00003-of-00004"),
+              std::string::npos);
+}
+
 // Rows twice, rows of two tensors under one name, parts that are no rows.
 TEST(SharedCheckpoint, RefusesPartsThatDoNotFit) {
   const auto parse = [](std::vector<SliceRecord> slices) -> std::string {
