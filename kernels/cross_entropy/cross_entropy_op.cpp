@@ -98,12 +98,11 @@ bool overwritable(const at::Tensor& logits) {
 variable_list hand_over(AutogradContext* ctx, const at::Tensor& incoming,
                         std::initializer_list<const char*> names, size_t more) {
   TORCH_CHECK(!c10::GradMode::is_enabled(), "cross_entropy: there is no second derivative");
-  TORCH_CHECK(!ctx->saved_data.count("used"),
-              "cross_entropy: the backward was called twice, and its gradient exists once");
-  ctx->saved_data["used"] = true;
   const bool unit = incoming.is_cpu() && incoming.item<float>() == 1;
   variable_list made;
   for (const char* name : names) {
+    TORCH_CHECK(ctx->saved_data.count(name),
+                "cross_entropy: the backward was called twice, and its gradient exists once");
     made.push_back(ctx->saved_data[name].toTensor());
     ctx->saved_data.erase(name);
     if (made.back().defined() && !unit) made.back().mul_(incoming);

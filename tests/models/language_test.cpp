@@ -1,4 +1,5 @@
 // What is peculiar to language models: recomputed activations, kernels, caches, document masks.
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "engine/base/error.h"
@@ -29,32 +30,46 @@ std::shared_ptr<LanguageModel> language(const ModelEntry& entry, const std::stri
 class Language : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Models, Language, ::testing::Values("gpt2", "llama"));
 
+// Products in bfloat16, as a step under bf16-mixed has them.
+class Bfloat16 {
+ public:
+  explicit Bfloat16(bool on) { at::autocast::set_autocast_enabled(at::kCPU, on); }
+  ~Bfloat16() {
+    at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+  }
+  Bfloat16(const Bfloat16&) = delete;
+  Bfloat16& operator=(const Bfloat16&) = delete;
+};
+
 std::vector<at::Tensor> gradients(const std::string& name, const std::string& recompute,
-                                  Kernels kernels) {
+                                  Kernels kernels, bool low = false) {
   const ModelEntry& entry = entry_of(name);
   auto model = language(entry, recompute);
-  Keyed keyed(5, 0, 4);
   at::Tensor loss;
   {
+    const Keyed keyed(5, 0, 4);
     const KernelScope scope(kernels);
+    const Bfloat16 precision(low);
     loss = at::cross_entropy_loss(flat(model->forward(toy_input(entry, 4))), toy_targets(entry, 4));
   }
-  loss.backward();  // outside the scope, as in a step
+  loss.backward();  // outside these scopes, as on the thread of a GPU's backward
   std::vector<at::Tensor> all{loss.detach()};
   for (const auto& [parameter, tensor] : model->parameters()) all.push_back(tensor.grad().clone());
   return all;
 }
 
 TEST_P(Language, HasTheSameGradientBitsWhenActivationsAreComputedAgain) {
-  for (Kernels kernels : {Kernels::kAten, Kernels::kCustom}) {
-    const auto kept = gradients(GetParam(), "none", kernels);
-    for (const char* mode : {"full", "selective"}) {
-      const auto again = gradients(GetParam(), mode, kernels);
-      ASSERT_EQ(kept.size(), again.size());
-      for (size_t i = 0; i < kept.size(); ++i)
-        EXPECT_TRUE(kept[i].equal(again[i])) << mode << " " << i;
+  for (Kernels kernels : {Kernels::kAten, Kernels::kCustom})
+    for (bool low : {false, true}) {
+      const auto kept = gradients(GetParam(), "none", kernels, low);
+      for (const char* mode : {"full", "selective"}) {
+        const auto again = gradients(GetParam(), mode, kernels, low);
+        ASSERT_EQ(kept.size(), again.size());
+        for (size_t i = 0; i < kept.size(); ++i)
+          EXPECT_TRUE(kept[i].equal(again[i])) << mode << " " << i << (low ? " bfloat16" : "");
+      }
     }
-  }
 }
 
 TEST_P(Language, HasTheSameGradientsOnLehrsKernels) {
@@ -112,9 +127,37 @@ TEST_P(Language, IsNotMovedByTokensThatFollow) {
     const KernelScope scope(kernels);
     at::Tensor ids = toy_input(entry, 2);
     const at::Tensor before = model->hidden({ids, {}, nullptr}).slice(1, 0, 5).clone();
+    const at::Tensor one = at::zeros_like(ids);  // one document, whose mask is another path
+    const at::Tensor masked = model->hidden({ids, one, nullptr}).slice(1, 0, 5).clone();
     ids.slice(1, 5).fill_(2);
     EXPECT_TRUE(before.equal(model->hidden({ids, {}, nullptr}).slice(1, 0, 5)));
+    EXPECT_TRUE(masked.equal(model->hidden({ids, one, nullptr}).slice(1, 0, 5)));
   }
+}
+
+// Whatever is added to the residual stream starts smaller the more there is of it, and is dropped by
+// a mask of its own.
+TEST(Gpt2, AddsSmallBranchesEachUnderItsOwnMask) {
+  const ModelEntry& entry = entry_of("gpt2");
+  auto model = language(entry, "none");
+  for (const auto& [name, tensor] : model->parameters()) {
+    if (!name.ends_with(".weight") || tensor.dim() != 2) continue;
+    const double expected = name.ends_with("c_proj.weight") ? 0.02 / std::sqrt(2.0 * 2) : 0.02;
+    EXPECT_NEAR(tensor.std().item<double>() / expected, 1, 0.2) << name;
+  }
+  // one layer's branches are 1 everywhere: what survives of both is 0, one or two of them
+  at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model->parameters()) {
+    at::Tensor all = tensor;
+    all.fill_(name.find("ln_") != std::string::npos && name.ends_with(".weight") ? 1 : 0);
+    if (name.find("h.0.") != std::string::npos && name.ends_with("c_proj.bias")) all.fill_(1);
+  }
+  const Keyed keyed(5, 0, 4);
+  const at::Tensor hidden = model->hidden({toy_input(entry, 4), {}, nullptr});
+  int64_t most = 0;
+  for (const at::Tensor& sample : hidden.flatten(0, 1).unbind())
+    most = std::max(most, std::get<0>(at::_unique(sample)).numel());
+  EXPECT_EQ(most, 3);
 }
 
 TEST(KernelsOf, AutoTakesWhatWasMeasuredToBeFasterOnTheDevice) {

@@ -159,13 +159,14 @@ TEST_F(RankFaults, AKilledRankIsNamedAndAllGoOnToTheSameBits) {
 TEST_F(RankFaults, ARankThatDiesByItselfIsNamedWithItsCause) {
   write_small_recipe(scratch, 400, 10,
                      "export:\n  enabled: false\nparallelism:\n  reduction: fixed_order\n"
-                     "  logical_shards: 4\njob:\n  max_restarts: 20\n");
+                     "  logical_shards: 4\n  heartbeat: 1s\njob:\n  max_restarts: 20\n");
   const std::string whole = uninterrupted();
   std::vector<std::pair<std::string, std::string>> deaths{
       {"segfault", "was killed by SIGSEGV"},
       {"abort", "was killed by SIGABRT"},
       {"exit", "ended with code 9"},
-      {"exception", "was killed by SIGABRT; its last line:   what():  planted"}};
+      {"exception", "was killed by SIGABRT; its last line:   what():  planted"},
+      {"stuck", "was killed by SIGKILL"}};
   const MemoryGroup group;
   if (group.usable())
     deaths.push_back({"memory", "was killed by SIGKILL, as the kernel does when"});
@@ -191,6 +192,7 @@ TEST_F(RankFaults, ARankThatDiesByItselfIsNamedWithItsCause) {
   }
   ASSERT_EQ(wait_for(pid), 0) << log();
   EXPECT_EQ(fingerprint(scratch.file("dying")), whole);
+  EXPECT_NE(log().find("rank 1 does not wake and is killed"), std::string::npos) << log();
   if (!group.usable()) GTEST_SKIP() << "no memory control group can be made here";
 }
 
