@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <numeric>
@@ -18,6 +19,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "engine/base/log.h"
 #include "engine/dist/world.h"
 
 C10_DECLARE_int(caffe2_log_level);
@@ -189,6 +191,23 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
   return said;
 }
 
+// Another rank has failed, so no call ends well. Most fail by themselves, because connections
+// close; Gloo can overlook that one was reset, and would wait for the whole timeout (seen between
+// hosts). Nothing wakes such a call, so the process ends, as with NCCL's watchdog.
+[[noreturn]] void leave_a_call_that_cannot_end(const Place& place, const Whereabouts& where) {
+  const auto begin = Clock::now();
+  while (true) {
+    std::this_thread::sleep_for(kVerdict / 3);
+    const auto call = where.call();
+    if (!call || Clock::now() - std::max(begin, call->begin) < kGoodbye) continue;
+    const auto [text, rest] = where.now();
+    log_error(
+        fmt::format("rank {} of {}: {}{}: another rank has failed, and this call does not end",
+                    place.rank, place.size, text, rest));
+    std::_Exit(static_cast<int>(Code::kRanks));
+  }
+}
+
 // Answers for a rank that hangs elsewhere than in a call, or computes; on a connection of its own,
 // left behind with its thread, which no other can wake.
 void answer_when_asked(const StorePointer& store, const Place& place,
@@ -203,7 +222,9 @@ void answer_when_asked(const StorePointer& store, const Place& place,
           !job->check({"failed/" + std::to_string(place.rank)}))
         put_note(*job, place.rank, call, rest);
     } catch (const std::exception&) {  // the job has ended
+      return;
     }
+    leave_a_call_that_cannot_end(place, *where);
   }).detach();
 }
 
@@ -227,6 +248,11 @@ std::pair<std::string, std::string> Whereabouts::now() const {
   const std::chrono::duration<double> waited = Clock::now() - (call_ ? call_->begin : since_);
   const std::string place = phase_ ? fmt::format(" (step {}, {})", step_, phase_) : "";
   return {call_ ? call_->text() : "no call", fmt::format("{} for {:.1f} s", place, waited.count())};
+}
+
+std::optional<Call> Whereabouts::call() const {
+  const std::lock_guard lock(mutex_);
+  return call_;
 }
 
 Session::Session(const Place& place, Milliseconds timeout) : place_(place), timeout_(timeout) {
@@ -302,6 +328,7 @@ void Session::guarded(const Call& call, const std::function<void()>& work) {
     return;
   } catch (const std::exception& e) {
     const auto [text, rest] = where_->now();
+    where_->enter(std::nullopt);
     const std::string why = first_line(e.what());
     std::string others;
     failed_ = true;

@@ -34,6 +34,7 @@ class Whereabouts {
   void enter(const std::optional<Call>& call);
   // "a sum, call 812", or "no call"; and the rest: " (step 14, evaluate) for 0.2 s"
   std::pair<std::string, std::string> now() const;
+  std::optional<Call> call() const;
 
  private:
   mutable std::mutex mutex_;

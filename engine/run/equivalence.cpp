@@ -66,9 +66,10 @@ double weight_difference(const Outcome& a, const Outcome& b) {
 }  // namespace
 
 bool equivalence(const EquivalenceRequest& request, track::Terminal& terminal) {
-  const auto parallelism =
-      load_recipe(request.recipe, request.overrides).get<step::ParallelismFields>();
-  const bool fixed = parallelism.reduction == "fixed_order";
+  const recipe::Recipe recipe = load_recipe(request.recipe, request.overrides);
+  const bool fixed = recipe.get<step::ParallelismFields>().reduction == "fixed_order";
+  // these runs are shorter than most warm-ups
+  const bool warms_up = recipe.get<step::ScheduleFields>().warmup_steps.value > 0;
   make_folders(request.folder);
   const std::string log = join_path(request.folder, "log.txt");
   const auto run = [&](int ranks, int accumulate) {
@@ -82,6 +83,8 @@ bool equivalence(const EquivalenceRequest& request, track::Terminal& terminal) {
         {fmt::format("training.max_steps={}", request.steps), "training.max_epochs=null",
          "training.threads=1", "export.enabled=false", "validation.interval=0",
          "checkpoint.interval=1000000", "metrics.log_interval=1", "metrics.report_to=[]"});
+    if (warms_up)
+      overrides.push_back(fmt::format("lr_scheduler.warmup_steps={}", request.steps / 2));
     if (!fixed) {
       overrides.push_back(fmt::format("training.gradient_accumulation_steps={}", accumulate));
       overrides.push_back("training.micro_batch_size=null");

@@ -135,8 +135,8 @@ TEST_P(Language, IsNotMovedByTokensThatFollow) {
   }
 }
 
-// Whatever is added to the residual stream starts smaller the more there is of it, and is dropped by
-// a mask of its own.
+// Whatever is added to the residual stream starts smaller the more there is of it, and is dropped
+// by a mask of its own.
 TEST(Gpt2, AddsSmallBranchesEachUnderItsOwnMask) {
   const ModelEntry& entry = entry_of("gpt2");
   auto model = language(entry, "none");
