@@ -213,16 +213,24 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
 void answer_when_asked(const StorePointer& store, const Place& place,
                        const std::shared_ptr<const Whereabouts>& where) {
   const auto pause = std::max(Milliseconds(200), Milliseconds(place.size));  // of a busy store
-  std::thread([store = store->clone(), place, where, pause] {
-    try {
-      const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
-      while (!job->check({kAsked})) std::this_thread::sleep_for(pause);
-      std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
-      if (const auto [call, rest] = where->now();
-          !job->check({"failed/" + std::to_string(place.rank)}))
-        put_note(*job, place.rank, call, rest);
-    } catch (const std::exception&) {  // the job has ended
-      return;
+  std::thread([store = store->clone(), place, where, pause]() mutable {
+    for (bool has_answered = false; !has_answered;) {
+      std::this_thread::sleep_for(pause);
+      try {
+        const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
+        while (!job->check({kAsked})) std::this_thread::sleep_for(pause);
+        std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
+        if (const auto [call, rest] = where->now();
+            !job->check({"failed/" + std::to_string(place.rank)}))
+          put_note(*job, place.rank, call, rest);
+        has_answered = true;
+      } catch (const std::exception&) {
+        try {
+          store = store->clone();  // this connection was reset
+        } catch (const std::exception&) {
+          return;  // nobody serves the store: the job has ended
+        }
+      }
     }
     leave_a_call_that_cannot_end(place, *where);
   }).detach();

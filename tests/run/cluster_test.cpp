@@ -225,6 +225,7 @@ TEST_F(Slurm, TakesAJobOverARealTimeLimit) {
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   const std::string job = outcome.out.substr(0, outcome.out.find('\n'));
   const std::string run = "runs/slurm-" + job, name = "lehr-" + job + ".log";
+  ASSERT_TRUE(wait_until(30, [&] { return state(job) == "RUNNING\n"; })) << state(job);
   ASSERT_TRUE(wait_until(180, [&] { return state(job) == "PENDING\n"; })) << log(name);
   EXPECT_NE(log(name).find("stopped by SIGUSR1"), std::string::npos) << log(name);
   const int stopped = newest_step(run);
