@@ -344,7 +344,7 @@ Loaded load(const std::string& path, const std::map<std::string, Rows>& wanted) 
     if (!file.shard.empty()) {
       if (file.name == shard_file(file.shard, {}))
         loaded.shards[file.shard] = load_shard(file_path, file, manifest.slices);
-      else if (holds_any(file.name, manifest.slices, wanted))
+      else if (wanted.empty() || holds_any(file.name, manifest.slices, wanted))
         loaded.shared[file.shard].push_back(
             {load_shard(file_path, file, manifest.slices), rows_of(file.name, manifest.slices)});
       continue;

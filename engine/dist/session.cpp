@@ -211,9 +211,9 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
 // Answers for a rank that hangs elsewhere than in a call, or computes; on a connection of its own,
 // left behind with its thread, which no other can wake.
 void answer_when_asked(const StorePointer& store, const Place& place,
-                       const std::shared_ptr<const Whereabouts>& where) {
+                       const std::shared_ptr<const Whereabouts>& where, bool ends_stuck_calls) {
   const auto pause = std::max(Milliseconds(200), Milliseconds(place.size));  // of a busy store
-  std::thread([store = store->clone(), place, where, pause]() mutable {
+  std::thread([store = store->clone(), place, where, pause, ends_stuck_calls]() mutable {
     for (bool has_answered = false; !has_answered;) {
       std::this_thread::sleep_for(pause);
       try {
@@ -232,7 +232,7 @@ void answer_when_asked(const StorePointer& store, const Place& place,
         }
       }
     }
-    leave_a_call_that_cannot_end(place, *where);
+    if (ends_stuck_calls) leave_a_call_that_cannot_end(place, *where);
   }).detach();
 }
 
@@ -263,7 +263,8 @@ std::optional<Call> Whereabouts::call() const {
   return call_;
 }
 
-Session::Session(const Place& place, Milliseconds timeout) : place_(place), timeout_(timeout) {
+Session::Session(const Place& place, Milliseconds timeout, bool ends_stuck_calls)
+    : place_(place), timeout_(timeout) {
   signal(SIGPIPE, SIG_IGN);  // Gloo writes to ranks that may be gone
   // what c10d logs of those, with stack traces, our errors say in a line
   FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
@@ -281,7 +282,7 @@ Session::Session(const Place& place, Milliseconds timeout) : place_(place), time
     server_ = c10::make_intrusive<c10d::TCPStore>(place.address, options);
     store_ = c10::make_intrusive<c10d::PrefixStore>(prefix(place), server_);
     require_own_job(*server_, place);
-    answer_when_asked(server_, place, where_);
+    answer_when_asked(server_, place, where_, ends_stuck_calls);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {

@@ -47,7 +47,7 @@ class Whereabouts {
 class Session {
  public:
   // Connects to the store, or serves it. Throws Error{kRanks}.
-  Session(const Place& place, Milliseconds timeout);
+  Session(const Place& place, Milliseconds timeout, bool ends_stuck_calls);
   ~Session();
 
   const Place& place() const { return place_; }

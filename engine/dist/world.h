@@ -84,6 +84,8 @@ struct WorldOptions {
   double timeout_s = 600;           // of a collective, and of waiting for a rank at the start
   DeviceRuntime* device = nullptr;  // of GPUs, whose tensors go over NCCL
   bool even_alone = false;
+  // Two seconds after another rank has failed, a call that still goes on ends the process (code 6).
+  bool ends_stuck_calls = true;
 };
 // The world of the process' launcher; nullptr for one rank, unless `even_alone`. Throws
 // Error{kRanks} naming ranks that did not come.

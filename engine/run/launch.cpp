@@ -151,6 +151,12 @@ std::string ending(int status) {
   return fmt::format("ended with code {}", WEXITSTATUS(status));
 }
 
+// Then what it had to say is said.
+bool ended_with_own_code(int status) {
+  return WIFEXITED(status) && (WEXITSTATUS(status) <= static_cast<int>(Code::kNonFinite) ||
+                               WEXITSTATUS(status) == static_cast<int>(Code::kInterrupted));
+}
+
 // One life of all ranks.
 class Family {
  public:
@@ -349,7 +355,8 @@ class Family {
     else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
              kills_for_memory() > kills_for_memory_)
       cause_ += ", as the kernel does when memory runs out (oom_kill of /proc/vmstat rose)";
-    else if (const std::string& last = children_[static_cast<size_t>(chosen)].last; !last.empty())
+    else if (const std::string& last = children_[static_cast<size_t>(chosen)].last;
+             !last.empty() && !ended_with_own_code(status))
       cause_ += "; its last line: " + last;
     code_ = WIFEXITED(status) ? static_cast<Code>(WEXITSTATUS(status)) : Code::kRanks;
     switch (code_) {

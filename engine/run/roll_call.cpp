@@ -309,7 +309,10 @@ Json roll_call(dist::World& world, const dist::Place& place) {
 
 Json roll_call(const dist::Place& place, double timeout_s) {
   try {
-    const auto world = dist::open_world(place, {timeout_s});
+    dist::WorldOptions options;
+    options.timeout_s = timeout_s;
+    options.ends_stuck_calls = false;  // which ranks do not answer is what is asked here
+    const auto world = dist::open_world(place, options);
     return roll_call(*world, place);
   } catch (const dist::Absent& error) {
     const auto& ranks = error.ranks();
