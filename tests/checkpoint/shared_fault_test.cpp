@@ -92,6 +92,7 @@ TEST_P(SharedSave, OfWhichOneFailsIsGivenUpByBoth) {
     ASSERT_NE(done.victim.log.find("(INJECTED)"), std::string::npos) << when;
     if (done.lead.acknowledged() != 3) {
       ++given_up;
+      expect_no_leftovers(folder, when);
       EXPECT_EQ(done.lead.code(), static_cast<int>(Code::kCheckpoint)) << when;
       EXPECT_NE(done.lead.err.find("step 3 was not saved"), std::string::npos) << when;
       EXPECT_NE(done.lead.err.find("Input/output error"), std::string::npos)
