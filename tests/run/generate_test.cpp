@@ -167,6 +167,24 @@ TEST_F(Generate, TheSeedDecidesTheText) {
   }
 }
 
+TEST_F(Generate, EndsWhereATextEnds) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "abc\n" + std::to_string(i) + "\n";
+  scratch->write("short.txt", text);
+  scratch->write("short.yaml",
+                 "data: {source: text, train_file: short.txt, context: 16, "
+                 "document_separator: \"\\n\"}\n"
+                 "model: {name: gpt2, layers: 1, heads: 2, width: 32}\n"
+                 "training: {global_batch_size: 8, max_steps: 40}\n"
+                 "optimizer: {lr: 1e-2}\nloss: {name: cross_entropy}\nexport: {enabled: false}\n");
+  const Outcome trained = lehr({"train", "short.yaml", "--run", "short"}, scratch->path);
+  ASSERT_EQ(trained.code, 0) << trained.out;
+  const Outcome made =
+      lehr({"generate", "short", "--prompt", "a", "--tokens", "50", "--temperature", "0"},
+           scratch->path);
+  EXPECT_EQ(made.out, "abc\n");
+}
+
 TEST_F(Generate, RefusesWhatItCannotDo) {
   struct Case {
     std::vector<std::string> words;
