@@ -5,8 +5,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <functional>
 #include <iostream>
 #include <thread>
 
@@ -27,15 +25,6 @@ std::string lacks(const std::vector<std::pair<std::string, std::string>>& progra
     if (shell("PATH=$PATH:/usr/sbin; command -v " + program, "/").code != 0)
       missing += " " + package;
   return missing.empty() ? "" : "scripts/setup --cluster installs what is missing:" + missing;
-}
-
-bool wait_until(double seconds, const std::function<bool()>& true_now) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (!true_now()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    usleep(10000);
-  }
-  return true;
 }
 
 class Cluster : public ::testing::Test {
@@ -95,7 +84,7 @@ TEST_F(Mpirun, HandsOnTheNoticeAndAllIsSavedHoweverSlowTheDisk) {
         shell(command + "--report-pid pid -n 1 " + slow + words + " : -n 1 " + words, scratch.path);
   });
   const auto step = [this] { return newest_step("mpi"); };
-  EXPECT_TRUE(wait_until(60, [&] { return step() >= 20; }));
+  EXPECT_TRUE(wait_for([&] { return step() >= 20; }, 60));
   kill(std::atoi(scratch.read("pid").c_str()), SIGUSR1);
   job.join();
   EXPECT_EQ(cut.code, 75) << cut.out;
@@ -160,7 +149,7 @@ munged --force --key-file=$PWD/key --socket=$PWD/munge.sock --pid-file=$PWD/mung
 slurmctld -f $PWD/slurm.conf; for n in s1 s2; do slurmd -f $PWD/slurm.conf -N $n; done)",
                                   scratch.path);
     ASSERT_EQ(outcome.code, 0) << outcome.out;
-    ASSERT_TRUE(wait_until(20, [this] { return slurm("sinfo -h -o %T").out == "idle\n"; }))
+    ASSERT_TRUE(wait_for([this] { return slurm("sinfo -h -o %T").out == "idle\n"; }, 20))
         << slurm("sinfo").out;
   }
   static std::string host() {
@@ -196,21 +185,20 @@ TEST_F(Slurm, TakesAJobOverKillsAndTurnsToTheBitsOfAWholeRun) {
   const std::string job = outcome.out.substr(0, outcome.out.find('\n'));
   const std::string run = "runs/slurm-" + job, name = "lehr-" + job + ".log";
   const auto reaches = [&](int step) {
-    return wait_until(60, [&] { return newest_step(run) >= step; });
+    return wait_for([&] { return newest_step(run) >= step; }, 60);
   };
   ASSERT_TRUE(reaches(20)) << log(name);
   slurm("scancel --signal=KILL " + job + ".0");
-  ASSERT_TRUE(wait_until(30, [&] { return log(name).find("continuing") != std::string::npos; }))
+  ASSERT_TRUE(wait_for([&] { return log(name).find("continuing") != std::string::npos; }, 30))
       << log(name);
   ASSERT_TRUE(reaches(newest_step(run) + 20)) << log(name);
   slurm("scancel --signal=USR1 " + job);
-  ASSERT_TRUE(wait_until(30, [&] { return state(job) == "PENDING\n"; })) << log(name);
+  ASSERT_TRUE(wait_for([&] { return state(job) == "PENDING\n"; }, 30)) << log(name);
   EXPECT_NE(log(name).find("stopped by SIGUSR1"), std::string::npos) << log(name);
   EXPECT_LT(newest_step(run), 400);
   // Slurm would wait two minutes, so that what is left of this turn has ended
   slurm("scontrol update jobid=" + job + " StartTime=now+4");
-  ASSERT_TRUE(wait_until(60, [&] { return state(job) == "COMPLETED\n"; }))
-      << state(job) << log(name);
+  ASSERT_TRUE(wait_for([&] { return state(job) == "COMPLETED\n"; }, 60)) << state(job) << log(name);
   EXPECT_EQ(fingerprint(scratch.file(run)), whole);
 }
 
@@ -225,15 +213,19 @@ TEST_F(Slurm, TakesAJobOverARealTimeLimit) {
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   const std::string job = outcome.out.substr(0, outcome.out.find('\n'));
   const std::string run = "runs/slurm-" + job, name = "lehr-" + job + ".log";
-  ASSERT_TRUE(wait_until(30, [&] { return state(job) == "RUNNING\n"; })) << state(job);
-  ASSERT_TRUE(wait_until(180, [&] { return state(job) == "PENDING\n"; })) << log(name);
+  ASSERT_TRUE(wait_for([&] { return state(job) == "RUNNING\n"; }, 30)) << state(job);
+  ASSERT_TRUE(wait_for([&] { return state(job) == "PENDING\n"; }, 180)) << log(name);
   EXPECT_NE(log(name).find("stopped by SIGUSR1"), std::string::npos) << log(name);
   const int stopped = newest_step(run);
   EXPECT_GT(stopped, 0);
   slurm("scontrol update jobid=" + job + " StartTime=now+4");
-  EXPECT_TRUE(wait_until(60, [&] {
-    return log(name).find("continuing after step " + std::to_string(stopped)) != std::string::npos;
-  })) << log(name);
+  EXPECT_TRUE(wait_for(
+      [&] {
+        return log(name).find("continuing after step " + std::to_string(stopped)) !=
+               std::string::npos;
+      },
+      60))
+      << log(name);
   slurm("scancel --signal=TERM " + job);
   slurm("scancel " + job);
 }

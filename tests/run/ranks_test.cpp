@@ -28,6 +28,11 @@ class RanksRun : public ::testing::Test {
     words.insert(words.end(), more.begin(), more.end());
     return lehr(words, scratch.path);
   }
+  bool wait_for_manifest(const std::string& run, pid_t pid) {
+    return wait_for(
+        [&] { return file_exists(scratch.file(run + "/checkpoints/step-00000010/MANIFEST.json")); },
+        60, pid);
+  }
   nlohmann::json last_row(const std::string& run) {
     std::istringstream stream(scratch.read(run + "/metrics.jsonl"));
     std::string line, last;
@@ -81,7 +86,7 @@ TEST_F(RanksRun, StopTogetherAndGoOnAtAnotherNumber) {
   const pid_t pid = start_lehr({"launch", "-n", "2", "small.yaml", "--run", "cut", "--set",
                                 kFixed[1], "--set", kFixed[3], "--set", "training.max_steps=30"},
                                scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  ASSERT_TRUE(wait_for_manifest("cut", pid));
   kill(pid, SIGTERM);
   ASSERT_EQ(wait_for(pid), 75) << scratch.read("log");
   // all numbers of ranks go on where it stood, and end at the same bits
@@ -96,7 +101,7 @@ TEST_F(RanksRun, LeaveARunFolderToTheJobThatHasIt) {
   const pid_t first = start_lehr(
       {"launch", "-n", "2", "small.yaml", "--run", "one", "--set", "training.max_steps=100000"},
       scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("one/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  ASSERT_TRUE(wait_for_manifest("one", first));
   const std::vector<std::string> words{"--set", "training.max_steps=100000", "--set",
                                        "job.time_limit=0.001s"};
   const Outcome refused = launch(2, "one", words);
@@ -242,7 +247,7 @@ TEST_F(RanksRun, AreShownToBeEquivalent) {
 // Two ranks by hand, which need not be given the same.
 TEST_F(RanksRun, RefuseARankWithAnotherRecipeOrAnotherDataSet) {
   const std::string common = "WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
-                             std::to_string(20000 + getpid() % 9000);
+                             std::to_string(free_port());
   const std::string program = LEHR_BINARY_DIR "/lehr train small.yaml --run both ";
   const auto both = [&](const std::string& folder, const std::string& words) {
     return shell("(" + common + " RANK=0 LOCAL_RANK=0 " + program + "; echo lead $?) & (cd " +

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -22,10 +23,15 @@ struct Report {
   int code = -1;
   std::string out;
   Json world;
-  // of the first problem that concerns this rank alone
-  std::string problem_of(int rank) const {
-    for (const Json& problem : world["problems"])
-      if (problem["ranks"] == Json{rank}) return problem["what"];
+  // of the first problem with this in it that concerns the rank
+  std::string problem_of(int rank, const std::string& what) const {
+    for (const Json& problem : world["problems"]) {
+      const std::vector<int> ranks = problem["ranks"];
+      const std::string said = problem["what"];
+      if (std::find(ranks.begin(), ranks.end(), rank) != ranks.end() &&
+          said.find(what) != std::string::npos)
+        return said;
+    }
     return "";
   }
 };
@@ -45,82 +51,74 @@ Report report_of(const Outcome& outcome) {
 // Three ranks by hand, these with these words before the program, the others not at all.
 Report by_hand(const std::vector<std::pair<int, std::string>>& ranks, const std::string& words) {
   std::string command;
+  const std::string port = std::to_string(free_port());
   for (const auto& [rank, before] : ranks)
-    command += "(WORLD_SIZE=3 LOCAL_WORLD_SIZE=3 MASTER_ADDR=127.0.0.1 MASTER_PORT=" +
-               std::to_string(20000 + getpid() % 9000) + " RANK=" + std::to_string(rank) +
-               " LOCAL_RANK=" + std::to_string(rank) + " " + before +
-               " " LEHR_BINARY_DIR "/lehr doctor --json " + words +
+    command += "(WORLD_SIZE=3 LOCAL_WORLD_SIZE=3 MASTER_ADDR=127.0.0.1 MASTER_PORT=" + port +
+               " RANK=" + std::to_string(rank) + " LOCAL_RANK=" + std::to_string(rank) + " " +
+               before + " " LEHR_BINARY_DIR "/lehr doctor --json " + words +
                (rank == 0 ? "" : " 2>/dev/null") + ") & ";
   return report_of(shell(command + "wait %1", "/"));
 }
 
-pid_t rank_of(pid_t launcher, size_t rank) {
-  for (int patience = 0; patience < 2000; ++patience) {
-    std::istringstream lines(shell("pgrep -P " + std::to_string(launcher) + " || true", "/").out);
-    std::vector<pid_t> pids;
-    for (pid_t pid; lines >> pid;) pids.push_back(pid);
-    if (pids.size() > rank) return pids[rank];
-    usleep(1000);
-  }
-  return -1;
-}
+constexpr const char* kSlow = ") is slow: ";
 
+// A rank is slow against the others at that moment, and on a busy machine one may be: that is then
+// what is said, and nothing else. In one of a few calls none is.
 TEST(RollCall, OfSoundRanksFindsNothing) {
-  const Report report = report_of(lehr({"launch", "-n", "3", "doctor", "--json"}, "/"));
+  Report report;
+  for (int call = 0; call < 8; ++call) {
+    report = report_of(lehr({"launch", "-n", "3", "doctor", "--json"}, "/"));
+    EXPECT_EQ(report.world["ranks"].size(), 3U);
+    for (const Json& rank : report.world["ranks"])
+      for (const char* figure : {"small_sum_ms", "large_sum_ms", "product_ms", "line_ms"})
+        EXPECT_GT(rank[figure], 0) << figure;
+    if (report.code == 0) break;
+    for (const Json& problem : report.world["problems"])
+      EXPECT_NE(problem["what"].get<std::string>().find(kSlow), std::string::npos) << report.out;
+  }
   EXPECT_EQ(report.code, 0) << report.out;
   EXPECT_EQ(report.world["problems"], Json::array());
-  EXPECT_EQ(report.world["ranks"].size(), 3U);
-  for (const Json& rank : report.world["ranks"]) {
-    EXPECT_GT(rank["large_sum_ms"], rank["small_sum_ms"]);
-    EXPECT_GT(rank["product_ms"], 0);
-    EXPECT_GT(rank["line_ms"], 0);
-  }
 }
 
 TEST(RollCall, NamesARankThatNeverComes) {
   const Report report = by_hand({{0, ""}, {2, ""}}, "--timeout 3");
   EXPECT_EQ(report.code, 6) << report.out;
-  EXPECT_EQ(report.problem_of(1).find("rank 1 did not come"), 0U) << report.out;
+  EXPECT_NE(report.problem_of(1, "did not come"), "") << report.out;
 }
 
 TEST(RollCall, NamesARankOfAnotherBuild) {
   const std::string preload = "LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libodd_build.so";
   const Report report = by_hand({{0, ""}, {1, preload}, {2, ""}}, "");
   EXPECT_EQ(report.code, 6) << report.out;
-  const std::string problem = report.problem_of(1);
-  EXPECT_NE(problem.find("runs another build than ranks 0, 2: a build of last year and lehr"),
-            std::string::npos)
-      << report.out;
+  const std::string said = "runs another build than ranks 0, 2: a build of last year and lehr";
+  EXPECT_NE(report.problem_of(1, said), "") << report.out;
 }
 
-// An eighth of the time is left to it.
 TEST(RollCall, NamesASlowRank) {
-  Scratch scratch;
-  const pid_t pid = start_lehr({"launch", "-n", "3", "doctor", "--json"}, "/", scratch.file("log"));
-  const pid_t slow = rank_of(pid, 2);
-  ASSERT_GT(slow, 0);
-  std::thread slowing([slow] {
-    while (kill(slow, SIGSTOP) == 0) {
-      usleep(70000);
-      kill(slow, SIGCONT);
-      usleep(10000);
-    }
-  });
-  const int code = wait_for(pid);
-  slowing.join();
-  const Report report = report_of({code, scratch.read("log")});
+  const Report report =
+      report_of(shell("LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libslow_product.so " LEHR_BINARY_DIR
+                      "/lehr launch -n 3 doctor --json",
+                      "/"));
   EXPECT_EQ(report.code, 6) << report.out;
-  EXPECT_NE(report.problem_of(2).find(") is slow: "), std::string::npos) << report.out;
+  EXPECT_NE(report.problem_of(2, kSlow), "") << report.out;
 }
 
 TEST(RollCall, NamesARankThatStandsStill) {
   Scratch scratch;
   const pid_t pid = start_lehr({"launch", "-n", "3", "doctor", "--json", "--timeout", "2"}, "/",
                                scratch.file("log"));
-  kill(rank_of(pid, 1), SIGSTOP);
+  std::vector<pid_t> ranks;
+  const bool started = wait_for([&] {
+    std::istringstream lines(shell("pgrep -P " + std::to_string(pid) + " || true", "/").out);
+    ranks.clear();
+    for (pid_t rank; lines >> rank;) ranks.push_back(rank);
+    return ranks.size() == 3;
+  });
+  ASSERT_TRUE(started);
+  kill(ranks[1], SIGSTOP);
   const Report report = report_of({wait_for(pid), scratch.read("log")});
   EXPECT_EQ(report.code, 6) << report.out;
-  EXPECT_NE(report.problem_of(1).find("did not come"), std::string::npos) << report.out;
+  EXPECT_NE(report.problem_of(1, "did not come"), "") << report.out;
 }
 
 // One bit too many in what the last rank receives.
@@ -167,8 +165,8 @@ TEST(RollCall, NamesARankThatEndsSumsWithWrongNumbers) {
     });
   for (auto& thread : threads) thread.join();
   const Report report{0, lead.dump(), lead};
-  EXPECT_NE(report.problem_of(1).find("wrong numbers"), std::string::npos) << report.out;
-  EXPECT_EQ(report.problem_of(0).find("wrong numbers"), std::string::npos) << report.out;
+  EXPECT_NE(report.problem_of(1, "wrong numbers"), "") << report.out;
+  EXPECT_EQ(report.problem_of(0, "wrong numbers"), "") << report.out;
 }
 
 }  // namespace

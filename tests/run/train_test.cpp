@@ -90,7 +90,9 @@ TEST_F(Train, ContinuesExactlyAfterKillsAndNeverLosesAStep) {
   ASSERT_EQ(train({"--run", "whole"}).code, 0);
   pid_t pid =
       start_lehr({"train", "small.yaml", "--run", "cut"}, scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json"))) usleep(500);
+  ASSERT_TRUE(wait_for(
+      [&] { return file_exists(scratch.file("cut/checkpoints/step-00000010/MANIFEST.json")); }, 60,
+      pid));
   kill(pid, SIGKILL);
   wait_for(pid);
   ASSERT_FALSE(file_exists(scratch.file("cut/finished.json")))
@@ -137,7 +139,7 @@ TEST_F(Train, RefusesTwoRunsInOneFolder) {
   write_small_recipe(scratch, 100000, 100000, "export:\n  enabled: false\n");
   pid_t pid =
       start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
+  ASSERT_TRUE(wait_for([&] { return file_exists(scratch.file("run/metrics.jsonl")); }, 60, pid));
   Outcome second = train({"--run", "run"});
   EXPECT_EQ(second.code, 2) << second.out;
   EXPECT_NE(second.out.find(std::to_string(pid)), std::string::npos) << second.out;
