@@ -78,6 +78,9 @@ class Dataset {
   // Figures of the training data (per column or channel: mean, std, min, max, counts, missing;
   // classes) as JSON text: statistics.json of the artefact.
   virtual std::string statistics() const = 0;
+  // What was found, guessed and left out, a line each, for a person: `lehr check` and the start of
+  // a training print them.
+  virtual StringList remarks() const { return {}; }
 };
 
 // Opens what section `data` names. Throws Error{kData} (missing, short or corrupt file: file and

@@ -103,6 +103,27 @@ void ImageDataset::fit(const ImageFields& fields, const std::vector<int64_t>& lo
   statistics_ = json.dump(2);
 }
 
+StringList ImageDataset::remarks() const {
+  constexpr int64_t kNamed = 12;  // classes that are named one by one
+  StringList lines = remarks_;
+  const int64_t classes = static_cast<int64_t>(info_.classes.size());
+  for (Split split : {Split::kTrain, Split::kValidation, Split::kTest}) {
+    if (size(split) == 0) continue;
+    std::string line = fmt::format("{}: {} images", to_string(split), size(split));
+    if (classes > 0) {
+      const at::Tensor counts = at::bincount(at(split), {}, classes);
+      line += fmt::format(" of {} classes, {} to {} of each", classes, counts.min().item<int64_t>(),
+                          counts.max().item<int64_t>());
+      for (int64_t c = 0; c < std::min(classes, kNamed); ++c)
+        line +=
+            fmt::format("{}{} {}", c ? ", " : ": ", info_.classes[c], counts[c].item<int64_t>());
+      if (classes > kNamed) line += ", ...";
+    }
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 Batch ImageDataset::allocate(int64_t size) const {
   Batch batch;
   batch.inputs = at::empty(

@@ -25,6 +25,7 @@ class ImageDataset : public Dataset {
   RawBatch raw(Split split, const std::vector<int64_t>& samples) const final;
   Preprocessing preprocessing() const final;
   std::string statistics() const final { return statistics_; }
+  StringList remarks() const final;
 
  protected:
   // The uint8 [H, W, C] pixels of a sample: a pointer into the source, or into `scratch`. `random`
@@ -38,6 +39,7 @@ class ImageDataset : public Dataset {
   void fit(const ImageFields& fields, const std::vector<int64_t>& looked_at);
 
   DataInfo info_;
+  StringList remarks_;     // of the source; how many images of which class comes of itself
   at::Tensor targets_[3];  // by Split: int64 [N] or float32 [N, K]
 
  private:

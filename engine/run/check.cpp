@@ -100,6 +100,7 @@ CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
                 {"validation", parts.dataset->size(data::Split::kValidation)},
                 {"test", parts.dataset->size(data::Split::kTest)}}},
               {"classes", info.classes},
+              {"remarks", parts.dataset->remarks()},
               {"parameters", dry.parameters},
               {"flops_per_step", flops},
               {"steps", plan.total_steps},
@@ -141,6 +142,7 @@ CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
       bytes_text(bytes.gradients), bytes_text(bytes.state), bytes_text(activations),
       bytes_text(checkpoint), bytes_text(static_cast<double>(free)),
       export_fields.enabled ? "traces" : "off");
+  for (const auto& line : parts.dataset->remarks()) report.text += "\n  found       " + line;
   return report;
 }
 

@@ -301,6 +301,7 @@ void Training::restore_or_start() {
       world_->size() == 1
           ? ""
           : fmt::format(" on each of {} ranks ({})", world_->size(), place_.launcher)));
+  for (const auto& line : parts_->dataset->remarks()) terminal_.print("data: " + line);
   terminal_.print(step_->describe());
 }
 

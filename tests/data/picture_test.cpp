@@ -189,6 +189,11 @@ TEST_F(Folder, IsADataSetOfOneClassPerSubFolder) {
   EXPECT_EQ(set->size(Split::kTrain) + set->size(Split::kValidation), 60);
   EXPECT_GT(set->size(Split::kValidation), 3);
   EXPECT_EQ(set->size(Split::kTest), 0);
+  ASSERT_EQ(set->remarks().size(), 2u);  // no test images
+  EXPECT_TRUE(holds(
+      set->remarks()[1],
+      "validation: " + std::to_string(set->size(Split::kValidation)) + " images of 2 classes"))
+      << set->remarks()[1];
   const RawBatch raw = set->raw(Split::kTrain, {0, 1});
   EXPECT_EQ(raw.images.sizes(), (at::IntArrayRef{2, 16, 16, 3}));
   const Batch batch = filled(*set, Split::kTrain, {0, 1}, false);
