@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <map>
@@ -26,8 +27,10 @@ FieldType detail::field_type(const Value& sample) {
       return FieldType::kFloatList;
     case 8:
       return FieldType::kStringList;
-    default:
+    case 9:
       return FieldType::kFloatMap;
+    default:
+      return FieldType::kDurationList;
   }
 }
 
@@ -49,17 +52,33 @@ std::optional<Duration> parse_duration(const std::string& text) {
   if (text.empty() || !(text[0] == '.' || (text[0] >= '0' && text[0] <= '9'))) return std::nullopt;
   char* end = nullptr;
   double value = std::strtod(text.c_str(), &end);
-  if (!std::isfinite(value)) return std::nullopt;
   std::string rest(end);
   while (!rest.empty() && rest.front() == ' ') rest.erase(rest.begin());
   auto unit = units.find(rest);
   if (unit == units.end()) return std::nullopt;
   value *= unit->second.second;
+  if (!std::isfinite(value)) return std::nullopt;
   // part of a step, sample or token is no length
   if (unit->second.first != Unit::kEpochs && unit->second.first != Unit::kSeconds &&
       value != std::floor(value))
     return std::nullopt;
   return Duration{value, unit->second.first};
+}
+
+std::string name_problem(const std::string& text, NameRule rule) {
+  if (rule == NameRule::kNone) return "";
+  if (text.size() > 200) return "is longer than 200 bytes";
+  for (unsigned char c : text)
+    if (c < 0x20 || c == 0x7F) return "holds a control character";
+  for (size_t at = 0; at <= text.size();) {
+    const size_t slash = std::min(text.find('/', at), text.size());
+    const std::string part = text.substr(at, slash - at);
+    if (rule == NameRule::kPlain && slash < text.size()) return "holds a slash";
+    if (part.empty()) return text.empty() ? "is empty" : "has nothing beside a slash";
+    if (part[0] == '.' || part[0] == '-') return fmt::format("begins a name with `{}`", part[0]);
+    at = slash + 1;
+  }
+  return "";
 }
 
 void FixedFields::fill(const Section& section, void* object) const {

@@ -24,6 +24,16 @@ std::string to_string(const Duration& d);  // "500", "2ep", "1800s", "10000sampl
 // one.
 std::optional<Duration> parse_duration(const std::string& text);
 
+// The units that a field of durations takes.
+using Units = std::vector<Duration::Unit>;
+inline const Units kTime{Duration::Unit::kSeconds};
+inline const Units kLengths{Duration::Unit::kSteps, Duration::Unit::kEpochs,
+                            Duration::Unit::kSamples, Duration::Unit::kTokens};
+inline const Units kLengthsOrTime{Duration::Unit::kSteps, Duration::Unit::kEpochs,
+                                  Duration::Unit::kSamples, Duration::Unit::kTokens,
+                                  Duration::Unit::kSeconds};
+
+using DurationList = std::vector<Duration>;
 using IntList = std::vector<int64_t>;
 using FloatList = std::vector<double>;
 using StringList = std::vector<std::string>;
@@ -31,7 +41,7 @@ using FloatMap = std::vector<std::pair<std::string, double>>;  // in the order o
 
 // std::monostate: the field is absent (only for std::optional members), written `null` or left out.
 using Value = std::variant<std::monostate, bool, int64_t, double, std::string, Duration, IntList,
-                           FloatList, StringList, FloatMap>;
+                           FloatList, StringList, FloatMap, DurationList>;
 
 enum class FieldType {
   kBool,
@@ -44,8 +54,18 @@ enum class FieldType {
   kFloatList,
   kStringList,
   kPathList,
-  kFloatMap
+  kFloatMap,
+  kDurationList
 };
+
+// What a text that names a file or folder of ours may be.
+enum class NameRule {
+  kNone,   // any text
+  kPlain,  // one name: no slash, no control character, no dot or dash at its start, 200 bytes
+  kNested  // such names with slashes between them: exp/lr1e-3
+};
+// What `rule` has against `text`, "" for nothing.
+std::string name_problem(const std::string& text, NameRule rule);
 
 struct Field {
   std::string name;  // may be dotted: "augment.flip" is a nested mapping in the file
@@ -57,7 +77,11 @@ struct Field {
   bool exclusive_minimum = false;
   StringList choice_list;
   std::string unit_name, text;
+  Units unit_list;          // of durations: what they may be given in; every such field says it
+  std::string unit_reason;  // why no other: "results would depend on the machine"
+  NameRule name_rule = NameRule::kNone;
   StringList synonym_list;  // names other systems use: "learning_rate", "training.lr"
+  StringList was_list;      // "section.name" under which earlier releases stored it
   bool exact = true;        // false: may change between save and resume without breaking exactness
   // the field exists only where `when_key` (of the same section) has one of `when_values`
   std::string when_key;
@@ -82,6 +106,20 @@ struct Field {
   }
   Field& unit(std::string name) {
     unit_name = std::move(name);
+    return *this;
+  }
+  Field& units(Units list, std::string reason = "") {
+    unit_list = std::move(list), unit_reason = std::move(reason);
+    return *this;
+  }
+  Field& names(NameRule rule) {
+    name_rule = rule;
+    return *this;
+  }
+  // An earlier release called it so: recipes that it stored are read under the new name, files of
+  // users are told it.
+  Field& was(std::string key) {
+    was_list.push_back(std::move(key));
     return *this;
   }
   Field& synonyms(StringList list) {
@@ -110,6 +148,8 @@ struct Field {
 struct Section {
   std::string name, text;
   std::vector<Field> fields;
+  // fields of earlier releases, with "since 0.2: ...": left out of recipes that those stored
+  std::vector<std::pair<std::string, std::string>> gone_list;
 };
 
 namespace detail {
@@ -131,11 +171,12 @@ FieldType field_type(const Value& sample);
 //   d.field("lr", &OptimizerFields::lr, "Step size after
 //   warm-up.").above(0).synonyms({"learning_rate"}); return d.section();
 // Defaults are those of a default-constructed T. Members: bool, int64_t, double, std::string,
-// Duration, IntList, FloatList, StringList, FloatMap, or std::optional of one of them.
+// Duration, IntList, FloatList, StringList, FloatMap, DurationList, or std::optional of one of
+// them.
 template <class T>
 class Declare {
  public:
-  Declare(std::string name, std::string text) : section_{std::move(name), std::move(text), {}} {
+  Declare(std::string name, std::string text) : section_{std::move(name), std::move(text), {}, {}} {
     section_.fields.reserve(64);  // field() hands out references
   }
   template <class M>
@@ -165,6 +206,10 @@ class Declare {
     };
     section_.fields.push_back(std::move(f));
     return section_.fields.back();
+  }
+  // A field that there is no more; `since`: "since 0.2: what took its place".
+  void gone(std::string name, std::string since) {
+    section_.gone_list.emplace_back(std::move(name), std::move(since));
   }
   Section section() { return std::move(section_); }
 

@@ -147,6 +147,7 @@ Section CheckpointFields::section() {
   Declare<F> d("checkpoint", "When a run is saved, what is kept, and where it continues.");
   d.field("interval", &F::interval, "How often the run is saved; it is always saved at its end.")
       .above(0)
+      .units(kLengthsOrTime)
       .synonyms({"save_steps", "save_interval", "steps_per_checkpoint", "every_n_train_steps",
                  "freq", "snapshot"})
       .free_to_change();

@@ -58,6 +58,12 @@ const std::vector<MetricEntry>& registry();
 std::vector<std::unique_ptr<Metric>> make_metrics(const StringList& names,
                                                   const MetricContext& context);
 StringList usual_metrics(const MetricContext& context);
+// Names of the metrics of classes, or of values.
+StringList known_names(bool for_classes);
+// Throws Error{kRecipe} for a name that is none of them.
+void check_name(const std::string& name, bool for_classes);
+// Which of `known` the word of another system ("val_loss", "RMSE", "acc") or a slip means, or "".
+std::string meant(const std::string& name, const StringList& known);
 // Takes "accuracy" or "validation.accuracy"; "loss" is smaller. Throws Error{kRecipe} for unknown
 // names.
 bool larger_is_better(const std::string& name);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 
 #include "engine/base/error.h"
 #include "engine/metrics/families.h"
@@ -91,12 +92,8 @@ const MetricEntry* find(const std::string& name) {
   return nullptr;
 }
 
-[[noreturn]] void unknown(const std::string& name, bool for_classes, bool for_values) {
-  StringList known;
-  for (const MetricEntry& entry : registry())
-    if ((for_classes && entry.for_classes) || (for_values && entry.for_values))
-      known.push_back(entry.name);
-  const std::string near = nearest(name, known);
+[[noreturn]] void unknown(const std::string& name, const StringList& known) {
+  const std::string near = meant(name, known);
   throw Error(Code::kRecipe, fmt::format("there is no metric \"{}\" for this task", name),
               "metrics.names",
               near.empty() ? fmt::format("Choose from: {}.", fmt::join(known, ", "))
@@ -108,6 +105,52 @@ const MetricEntry* find(const std::string& name) {
 const std::vector<MetricEntry>& registry() {
   static const std::vector<MetricEntry> all = entries();
   return all;
+}
+
+StringList known_names(bool for_classes) {
+  StringList known;
+  for (const MetricEntry& entry : registry())
+    if (for_classes ? entry.for_classes : entry.for_values) known.push_back(entry.name);
+  return known;
+}
+
+void check_name(const std::string& name, bool for_classes) {
+  const MetricEntry* entry = find(name);
+  if (!entry || !(for_classes ? entry->for_classes : entry->for_values))
+    unknown(name, known_names(for_classes));
+}
+
+std::string meant(const std::string& name, const StringList& known) {
+  static const std::map<std::string, std::string> words = {{"acc", "accuracy"},
+                                                           {"top1", "accuracy"},
+                                                           {"auc", "roc_auc"},
+                                                           {"auroc", "roc_auc"},
+                                                           {"ap", "pr_auc"},
+                                                           {"auprc", "pr_auc"},
+                                                           {"average_precision", "pr_auc"},
+                                                           {"ece", "calibration_error"},
+                                                           {"nll", "log_loss"},
+                                                           {"f1_score", "f1"},
+                                                           {"mse", "rmse"},
+                                                           {"l1", "mae"},
+                                                           {"r2_score", "r2"},
+                                                           {"ppl", "perplexity"},
+                                                           {"bpb", "bits_per_byte"}};
+  std::string word;
+  for (char c : name)
+    word += c == '/' || c == '-' ? '_' : c >= 'A' && c <= 'Z' ? char(c | 0x20) : c;
+  const auto is_known = [&](const std::string& one) {
+    return std::find(known.begin(), known.end(), one) != known.end();
+  };
+  // the split that other systems write before it
+  for (const char* split : {"val", "valid", "validation", "eval", "test"})
+    for (const char* mark : {"_", "."})
+      if (const std::string start = std::string(split) + mark; word.starts_with(start))
+        word.erase(0, start.size());
+  if (is_known(word)) return word;
+  if (const auto other = words.find(word); other != words.end() && is_known(other->second))
+    return other->second;
+  return nearest(word, known);
 }
 
 StringList usual_metrics(const MetricContext& context) {
@@ -125,9 +168,8 @@ std::vector<std::unique_ptr<Metric>> make_metrics(const StringList& names,
   std::vector<std::unique_ptr<Metric>> made;
   const bool classes = context.classes > 0;
   for (const std::string& name : names.empty() ? usual_metrics(context) : names) {
+    check_name(name, classes);
     const MetricEntry* entry = find(name);
-    if (!entry || !(classes ? entry->for_classes : entry->for_values))
-      unknown(name, classes, !classes);
     if (entry->binary_only && context.classes != 2)
       throw Error(
           Code::kRecipe,
@@ -146,7 +188,7 @@ bool larger_is_better(const std::string& name) {
   const std::string last = name.substr(name.rfind('.') + 1);
   if (last == "loss" || last == "perplexity" || last == "bits_per_byte") return false;
   const MetricEntry* entry = find(last);
-  if (!entry) unknown(last, true, true);
+  if (!entry) unknown(last, known_names(true));
   return entry->larger_is_better;
 }
 

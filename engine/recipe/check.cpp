@@ -15,6 +15,8 @@ namespace {
 
 using State = Slot::State;
 
+constexpr const char* kNewer = "a newer release of Lehr wrote this: read it with that one";
+
 class Checker {
  public:
   Checker(const std::vector<Section>& sections, const Layers& layers, Mistakes& mistakes)
@@ -52,11 +54,16 @@ class Checker {
                               [&](const Section& s) { return s.name == entry.key; });
     if (known == sections_.end()) {
       bool is_section = entry.value->kind == Node::Kind::kMap || entry.value->is_nothing();
+      std::string hint;
+      if (is_stored(entry))
+        hint = kNewer;
+      else if (!mistakes_.full())
+        hint = names().top_level_hint(entry.key);
       mistakes_.add(entry.mark, shown(entry.key), is_section ? "unknown section" : "unknown key",
-                    mistakes_.full() ? "" : names().top_level_hint(entry.key));
+                    hint);
       return;
     }
-    section_marks_[entry.key] = entry.mark;
+    slots_.section_marks[entry.key] = entry.mark;
     keys(entry.key, "", entry);
   }
 
@@ -91,10 +98,20 @@ class Checker {
     }
   }
 
+  // Lehr wrote it, and no user
+  bool is_stored(const Entry& entry) const {
+    return layers_.stored && entry.mark.source == layers_.main;
+  }
+
   void unknown(const std::string& section, const std::string& dotted, const Entry& entry,
                bool only_dotted) {
     std::string hint;
-    if (only_dotted) {
+    if (is_stored(entry)) {
+      hint = kNewer;
+    } else if (const std::string since = names().gone(section, dotted); !since.empty()) {
+      mistakes_.add(entry.mark, section + "." + shown(dotted), "is gone " + since, "remove it");
+      return;
+    } else if (only_dotted) {
       size_t dot = entry.key.find('.');
       hint = fmt::format("nest it as \"{}: {{{}: ...}}\"", entry.key.substr(0, dot),
                          entry.key.substr(dot + 1));
@@ -164,14 +181,15 @@ class Checker {
     if (!slot.written) {
       slot.value = slot.printed = field.default_value;
       if (!field.is_required || !layers_.complete) return true;
-      auto section = section_marks_.find(slot.section);
-      mistakes_.add(section == section_marks_.end() ? Mark{layers_.main} : section->second,
+      auto section = slots_.section_marks.find(slot.section);
+      mistakes_.add(section == slots_.section_marks.end() ? Mark{layers_.main} : section->second,
                     slot.key, "is required and not set", first_lower(field.text));
       return false;
     }
     slot.expanded = expand(slot, slot.written, 0);
     if (!slot.expanded) return false;
-    auto value = read_value(field, slot.key, *slot.expanded, mistakes_);
+    const bool stored = layers_.stored && slot.mark.source == layers_.main;
+    auto value = read_value(field, slot.key, *slot.expanded, mistakes_, stored);
     if (!value) return false;
     slot.value = slot.printed = std::move(*value);
     // a path equal to its default means what the default means, wherever it is written
@@ -292,7 +310,6 @@ class Checker {
   Mistakes& mistakes_;
   std::optional<Names> names_;
   Slots slots_;
-  std::map<std::string, Mark> section_marks_;
   std::vector<std::string> chain_;  // keys being resolved, outermost first
   size_t expanded_bytes_ = 0;
 };

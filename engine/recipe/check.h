@@ -28,6 +28,7 @@ struct Slot {
 struct Slots {
   std::vector<Slot> list;  // in the order of declaration
   std::map<std::string, size_t> index;
+  std::map<std::string, Mark> section_marks;  // of the sections that are written
   const Slot* find(const std::string& key) const;
   // Does the condition of `field` in `section` hold? Only once everything is checked.
   bool holds(const std::string& section, const Field& field) const;

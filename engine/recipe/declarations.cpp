@@ -26,6 +26,8 @@ void check_field(const Section& section, const Field& field) {
       fault(key, fmt::format("its condition {} is not declared in the section", field.when_key));
     }
   }
+  if (is_duration(field.type) != !field.unit_list.empty())
+    fault(key, "a duration says its units, and only a duration");
   if (field.is_required) return;
   // a default that reads back as something else could not be written into a resolved recipe
   Mistakes mistakes;
@@ -68,6 +70,8 @@ std::vector<Section> merge(const std::vector<Section>& sections) {
     }
     if (same->text.empty()) same->text = section.text;
     same->fields.insert(same->fields.end(), section.fields.begin(), section.fields.end());
+    same->gone_list.insert(same->gone_list.end(), section.gone_list.begin(),
+                           section.gone_list.end());
   }
   return merged;
 }
@@ -75,6 +79,9 @@ std::vector<Section> merge(const std::vector<Section>& sections) {
 void check_declarations(const std::vector<Section>& sections) {
   for (const auto& section : sections) {
     if (section.name == "extends") fault(section.name, "the name is taken");
+    for (const auto& [name, since] : section.gone_list)
+      for (const auto& field : section.fields)
+        if (field.name == name) fault(section.name + "." + name, "is gone and declared");
     for (const auto& field : section.fields) check_field(section, field);
     for (const auto& a : section.fields) {
       for (const auto& b : section.fields) {

@@ -35,8 +35,13 @@ std::string values_cell(const Field& field) {
     text += (text.empty() ? "" : ", ") + code(choice.empty() ? "\"\"" : choice);
   }
   std::string limits = limits_text(field);
+  if (limits.empty()) limits = name_text(field.name_rule);
   if (!limits.empty()) text += (text.empty() ? "" : "; ") + limits;
   return text;
+}
+
+std::string unit_cell(const Field& field) {
+  return is_duration(field.type) ? units_text(field) : cell(field.unit_name);
 }
 
 std::string sentence_cell(const Field& field) {
@@ -60,12 +65,15 @@ std::string reference(const std::vector<Section>& sections) {
       "same folder or below it, `${section.key}` stands for another field (`$${` for a plain "
       "`${`),\n"
       "`--set section.key=value` overrides. A dotted name is a nested mapping. A duration is a\n"
-      "number of steps, or has a unit: `500`, `2ep`, `30min`, `10000samples`, `1e9tok`. A "
-      "relative\n"
-      "path starts at the folder of the file in which it is written (on the command line and in a\n"
-      "default: at the working directory). *Resume*: `free` marks a field that may change between "
+      "number of steps (`500`), epochs (`2ep`), samples (`10000samples`) or tokens (`1e9tok`), or "
       "a\n"
-      "save and its resume without breaking exactness.\n";
+      "time (`30s`, `10min`, `2h`, `1d`); *unit* says which of them a field takes. A relative "
+      "path\n"
+      "starts at the folder of the file in which it is written (on the command line and in a "
+      "default:\n"
+      "at the working directory). *Resume*: `free` marks a field that may change between a save "
+      "and\n"
+      "its resume without breaking exactness.\n";
   for (const auto& section : merge(sections)) {
     out += fmt::format("\n## {}\n\n", section.name);
     if (!section.text.empty()) out += section.text + "\n\n";
@@ -74,7 +82,7 @@ std::string reference(const std::vector<Section>& sections) {
     for (const auto& field : section.fields) {
       out += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", code(field.name),
                          type_cell(field), default_cell(field), values_cell(field),
-                         cell(field.unit_name), sentence_cell(field), field.exact ? "" : "free");
+                         unit_cell(field), sentence_cell(field), field.exact ? "" : "free");
     }
   }
   return out;

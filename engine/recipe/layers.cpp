@@ -153,7 +153,7 @@ Layers finish(Reader& reader, NodePtr root, const std::vector<std::string>& over
     NodePtr tree = override_tree(text, order++, mistakes);
     if (root && tree) root = merge_trees(root, tree);
   }
-  return {root, reader.main, reader.complete};
+  return {root, reader.main, reader.complete, false};
 }
 
 }  // namespace
@@ -166,7 +166,8 @@ Layers read_layers(const std::string& path, const std::vector<std::string>& over
 }
 
 Layers parse_layers(const std::string& text, const std::string& origin, const std::string& folder,
-                    const std::vector<std::string>& overrides, Mistakes& mistakes) {
+                    const std::vector<std::string>& overrides, Mistakes& mistakes,
+                    const std::function<NodePtr(NodePtr)>& adapt) {
   Reader reader(mistakes);
   reader.may_extend = false;
   auto source = std::make_shared<Source>(Source{origin, folder});
@@ -177,7 +178,10 @@ Layers parse_layers(const std::string& text, const std::string& origin, const st
   } else if (check_text(text, source, mistakes)) {
     root = reader.tree(parse_tree(text, source, mistakes), source);
   }
-  return finish(reader, root, overrides, mistakes);
+  if (root && adapt) root = adapt(root);
+  Layers layers = finish(reader, root, overrides, mistakes);
+  layers.stored = adapt != nullptr;
+  return layers;
 }
 
 }  // namespace lehr::recipe

@@ -117,14 +117,16 @@ std::string did_you_mean(const std::vector<std::string>& found) {
 Names::Names(const std::vector<Section>& sections) {
   for (const auto& section : sections) {
     sections_.push_back(section.name);
+    for (const auto& [name, since] : section.gone_list) gone_[section.name + "." + name] = since;
     for (const auto& field : section.fields) {
-      Known known{section.name, field.name, field.synonym_list};
+      Known known{section.name, field.name, field.synonym_list, field.was_list};
       auto same = std::find_if(known_.begin(), known_.end(),
                                [&](const Known& k) { return k.key() == known.key(); });
       if (same == known_.end()) {
         known_.push_back(std::move(known));
       } else {
         same->synonyms.insert(same->synonyms.end(), known.synonyms.begin(), known.synonyms.end());
+        same->was.insert(same->was.end(), known.was.begin(), known.was.end());
       }
     }
   }
@@ -170,7 +172,14 @@ Names::Found Names::foreign(const std::string& word) const {
   return keys;
 }
 
+std::string Names::gone(const std::string& section, const std::string& dotted) const {
+  auto found = gone_.find(section + "." + dotted);
+  return found == gone_.end() ? "" : found->second;
+}
+
 std::string Names::hint(const std::string& section, const std::string& dotted) const {
+  for (const auto& known : known_)
+    if (contains(known.was, section + "." + dotted)) return "it is called " + known.key() + " now";
   std::string word = normal(dotted);
   if (has(section + "." + word) && word != dotted) return did_you_mean({section + "." + word});
   if (leaf(dotted) == "<<") return "to inherit, write extends: FILE at the top";

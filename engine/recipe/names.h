@@ -18,11 +18,13 @@ class Names {
   std::string hint(const std::string& section, const std::string& dotted) const;
   // The same for a top-level key, which may be a section or a field out of its section.
   std::string top_level_hint(const std::string& key) const;
+  // "since 0.2: ..." of a field that an earlier release had, else "".
+  std::string gone(const std::string& section, const std::string& dotted) const;
 
  private:
   struct Known {
     std::string section, name;  // name may be dotted
-    std::vector<std::string> synonyms;
+    std::vector<std::string> synonyms, was;
     std::string key() const { return section + "." + name; }
   };
   using Found = std::vector<std::string>;
@@ -32,6 +34,7 @@ class Names {
 
   std::vector<std::string> sections_;
   std::vector<Known> known_;
+  std::map<std::string, std::string> gone_;  // "section.name" to "since ..."
 };
 
 }  // namespace lehr::recipe

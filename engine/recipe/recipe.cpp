@@ -5,11 +5,11 @@
 
 #include <filesystem>
 
-#include "engine/base/error.h"
 #include "engine/base/hash.h"
 #include "engine/recipe/check.h"
 #include "engine/recipe/layers.h"
 #include "engine/recipe/print.h"
+#include "engine/recipe/stored.h"
 #include "engine/recipe/text.h"
 
 namespace lehr::recipe {
@@ -19,6 +19,7 @@ struct Recipe::State {
   std::vector<Section> sections;  // merged; the slots point into it
   Slots slots;
   std::string resolved, hash;
+  StringList left_out;
 
   static std::shared_ptr<State> make(const std::vector<Section>& sections) {
     auto state = std::make_shared<State>();
@@ -67,19 +68,44 @@ Recipe Recipe::load(const std::string& path, const std::vector<std::string>& ove
   return recipe;
 }
 
+static std::string beside(const std::string& origin) {
+  return std::filesystem::path(origin).parent_path().string();
+}
+
 Recipe Recipe::parse(const std::string& text, const std::string& origin,
                      const std::vector<std::string>& overrides,
                      const std::vector<Section>& sections,
                      const std::optional<std::string>& folder) {
   auto state = State::make(sections);
   Mistakes mistakes;
-  std::string beside = std::filesystem::path(origin).parent_path().string();
-  state->finish(parse_layers(text, origin, folder.value_or(beside), overrides, mistakes), mistakes);
+  state->finish(parse_layers(text, origin, folder.value_or(beside(origin)), overrides, mistakes),
+                mistakes);
   Recipe recipe;
   recipe.state_ = state;
   return recipe;
 }
 
+Recipe Recipe::parse_stored(const std::string& text, const std::string& origin,
+                            const std::vector<std::string>& overrides,
+                            const std::vector<Section>& sections,
+                            const std::optional<std::string>& folder) try {
+  auto state = State::make(sections);
+  Mistakes mistakes;
+  const auto adapt = [&](NodePtr root) {
+    return adapt_stored(root, state->sections, state->left_out);
+  };
+  state->finish(
+      parse_layers(text, origin, folder.value_or(beside(origin)), overrides, mistakes, adapt),
+      mistakes);
+  Recipe recipe;
+  recipe.state_ = state;
+  return recipe;
+} catch (const Error& error) {
+  if (error.code() != Code::kRecipe) throw;
+  throw Error(Code::kCheckpoint, error.message(), error.where(), error.hint());
+}
+
+const StringList& Recipe::left_out() const { return state_->left_out; }
 const std::string& Recipe::path() const { return state_->path; }
 std::string Recipe::stem() const { return std::filesystem::path(state_->path).stem().string(); }
 const std::string& Recipe::folder() const { return state_->folder; }
@@ -88,7 +114,18 @@ std::string Recipe::hash() const { return state_->hash; }
 
 std::string Recipe::where(const std::string& key) const {
   const Slot* slot = state_->slots.find(key);
-  return slot && slot->written ? slot->mark.text() : "default";
+  if (slot && slot->written) return slot->mark.text();
+  const auto section = state_->slots.section_marks.find(key.substr(0, key.find('.')));
+  return section == state_->slots.section_marks.end() ? path() : section->second.text();
+}
+
+Error Recipe::placed(const Error& error) const {
+  const std::string& key = error.where();
+  if (error.code() != Code::kRecipe || !state_->slots.find(key)) return error;
+  const std::string place = where(key);
+  // an override names its key already
+  return Error(error.code(), error.message(), place == "--set " + key ? place : place + ": " + key,
+               error.hint());
 }
 
 bool Recipe::was_set(const std::string& key) const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/base/fields.h"
 
 namespace lehr::recipe {
@@ -28,14 +29,24 @@ class Recipe : public FieldSource {
                       const std::vector<std::string>& overrides,
                       const std::vector<Section>& sections,
                       const std::optional<std::string>& folder = std::nullopt);
+  // The same of a recipe that Lehr itself stored, perhaps another release: fields that were renamed
+  // are found, those that are gone are in left_out(), and what is unknown is of a newer release.
+  // Error{kCheckpoint}.
+  static Recipe parse_stored(const std::string& text, const std::string& origin,
+                             const std::vector<std::string>& overrides,
+                             const std::vector<Section>& sections,
+                             const std::optional<std::string>& folder = std::nullopt);
 
-  const std::string& path() const;    // as given
-  std::string stem() const;           // "fashion_mnist_cnn"
-  const std::string& folder() const;  // relative paths in resolved() start here
+  const StringList& left_out() const;  // of parse_stored: "section.name (since ...)"
+  const std::string& path() const;     // as given
+  std::string stem() const;            // "fashion_mnist_cnn"
+  const std::string& folder() const;   // relative paths in resolved() start here
   std::string resolved() const;  // YAML of every active field, comments with units; re-readable
   std::string hash() const;      // SHA-256 of resolved()
-  std::string where(
-      const std::string& key) const;           // "file:line:column" of "section.key", or "default"
+  // "file:line:column" of "section.key"; of one that is not written, of its section or the file.
+  std::string where(const std::string& key) const;
+  // `error` of a room that knows the key alone, with the place where the recipe says it.
+  Error placed(const Error& error) const;
   bool was_set(const std::string& key) const;  // in a file or an override
   // Of an active field. Paths open from the working directory: a relative one was joined with the
   // folder of the file that it is written in; one equal to its default stays as it is.

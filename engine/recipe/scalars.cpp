@@ -94,6 +94,8 @@ FieldType item_type(FieldType list) {
       return FieldType::kFloat;
     case FieldType::kPathList:
       return FieldType::kPath;
+    case FieldType::kDurationList:
+      return FieldType::kDuration;
     default:
       return FieldType::kString;
   }
@@ -101,11 +103,46 @@ FieldType item_type(FieldType list) {
 
 bool is_list(FieldType type) {
   return type == FieldType::kIntList || type == FieldType::kFloatList ||
-         type == FieldType::kStringList || type == FieldType::kPathList;
+         type == FieldType::kStringList || type == FieldType::kPathList ||
+         type == FieldType::kDurationList;
 }
 
-std::optional<Value> read_scalar(FieldType type, const Node& node, Wrong& wrong) {
+std::string joined(const StringList& list, const char* last) {
+  std::string text;
+  for (size_t i = 0; i < list.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == list.size() ? last : ", ") + list[i];
+  return text;
+}
+
+bool takes(const Field& field, Duration::Unit unit) {
+  return std::find(field.unit_list.begin(), field.unit_list.end(), unit) != field.unit_list.end();
+}
+
+std::string duration_text(const Field& field) {
+  return field.unit_list == kTime ? "a time" : "a duration in " + units_text(field, " or ");
+}
+
+// What may be written for a field of durations: "500 (steps), 2ep or 30min".
+std::string duration_hint(const Field& field) {
+  static const char* examples[] = {"500 (steps)", "2ep", "30min", "10000samples", "1e9tok"};
+  StringList list;
+  for (auto unit : field.unit_list) list.emplace_back(examples[static_cast<int>(unit)]);
+  return "write for example " + joined(list, " or ");
+}
+
+// blanks at its ends are part of a quoted text or of an override
+bool has_blank_end(const std::string& text) {
+  const char* blanks = " \t\r\n";
+  return text.find_first_of(blanks) == 0 ||
+         (!text.empty() && text.find_last_of(blanks) + 1 == text.size());
+}
+
+std::optional<Value> read_scalar(const Field& field, const Node& node, bool stored, Wrong& wrong) {
+  const FieldType type = is_list(field.type) || field.type == FieldType::kFloatMap
+                             ? item_type(field.type)
+                             : field.type;
   auto bad = [&](std::string hint) -> std::optional<Value> {
+    if (hint.empty() && has_blank_end(node.text)) hint = "remove the blank at its end";
     wrong = {fmt::format("must be {}, not {}", type_text(type), described(node)), std::move(hint)};
     return std::nullopt;
   };
@@ -131,12 +168,39 @@ std::optional<Value> read_scalar(FieldType type, const Node& node, Wrong& wrong)
       return bad(number_hint(node, false));
     case FieldType::kDuration: {
       auto value = parse_duration(node.text);
-      if (value && std::isfinite(value->value)) return *value;
-      return bad("write for example 500 (steps), 2ep, 30min, 10000samples or 1e9tok");
+      if (value && (stored || takes(field, value->unit))) return *value;
+      const std::string hint = duration_hint(field);
+      wrong = {fmt::format("must be {}, not {}", duration_text(field), described(node)), hint};
+      if (!value) return std::nullopt;
+      if (value->unit == Duration::Unit::kSteps && field.unit_list == kTime)
+        wrong.hint = fmt::format("a bare number means steps; write {}s, or min, h or d", node.text);
+      else if (!field.unit_reason.empty())
+        wrong.hint = field.unit_reason + ": " + hint;
+      return std::nullopt;
     }
     default:
       return node.text;
   }
+}
+
+// Of a choice that is none: those that were meant.
+std::string choices_meant(const std::string& text, const StringList& list) {
+  auto plain = [](const std::string& word) {
+    std::string out;
+    for (char c : word)
+      if (c != '-' && c != '_' && c != ' ') out += c >= 'A' && c <= 'Z' ? char(c | 0x20) : c;
+    return out;
+  };
+  const std::string word = plain(text);
+  StringList meant;
+  for (const auto& choice : list)
+    if (plain(choice) == word) meant.push_back(choice);
+  if (meant.empty() && word.size() > 1)
+    for (const auto& choice : list)
+      if (plain(choice).find(word) != std::string::npos) meant.push_back(choice);
+  if (meant.empty())
+    if (const std::string near = nearest(text, list); !near.empty()) meant.push_back(near);
+  return meant.empty() ? "" : fmt::format("did you mean {}?", joined(meant, " or "));
 }
 
 double as_number(const Value& value) {
@@ -145,14 +209,24 @@ double as_number(const Value& value) {
   return std::get<double>(value);
 }
 
-// Range and choices of one scalar.
-bool check_limits(const Field& field, const Node& node, const Value& value, Wrong& wrong) {
+// Range, choices and names of one scalar.
+bool check_limits(const Field& field, const Node& node, const Value& value, bool stored,
+                  Wrong& wrong) {
   if (auto* text = std::get_if<std::string>(&value)) {
+    // the default may be "", which stands for a name found elsewhere
+    const bool is_default = value == field.default_value;
+    if (const std::string problem =
+            stored || is_default ? "" : name_problem(*text, field.name_rule);
+        !problem.empty()) {
+      wrong = {fmt::format("must be {}, and {} {}", name_text(field.name_rule), described(node),
+                           problem),
+               ""};
+      return false;
+    }
     const auto& list = field.choice_list;
     if (list.empty() || std::find(list.begin(), list.end(), *text) != list.end()) return true;
-    std::string near = nearest(*text, list);
     wrong = {fmt::format("must be {}, not {}", choices_text(field, " or "), described(node)),
-             near.empty() ? "" : fmt::format("did you mean {}?", near)};
+             choices_meant(*text, list)};
     return false;
   }
   if (!field.minimum && !field.maximum) return true;
@@ -174,7 +248,7 @@ Value gather(std::vector<Value>& items) {
 }  // namespace
 
 std::optional<Value> read_value(const Field& field, const std::string& key, const Node& node,
-                                Mistakes& mistakes) {
+                                Mistakes& mistakes, bool stored) {
   bool is_null = node.kind == Node::Kind::kScalar && !node.quoted &&
                  (node.text.empty() || node.text == "~" || node.text == "null");
   if (field.nullable && is_null) return Value();
@@ -183,8 +257,8 @@ std::optional<Value> read_value(const Field& field, const std::string& key, cons
   bool good = true;
   auto item = [&](const std::string& name, const Node& child) {
     Wrong wrong;
-    auto value = read_scalar(item_type(field.type), child, wrong);
-    if (value && check_limits(field, child, *value, wrong)) return value;
+    auto value = read_scalar(field, child, stored, wrong);
+    if (value && check_limits(field, child, *value, stored, wrong)) return value;
     mistakes.add(child.mark, key, name + wrong.what, wrong.hint);
     good = false;
     return std::optional<Value>();
@@ -208,6 +282,7 @@ std::optional<Value> read_value(const Field& field, const std::string& key, cons
     if (!good) return std::nullopt;
     if (field.type == FieldType::kIntList) return gather<int64_t>(items);
     if (field.type == FieldType::kFloatList) return gather<double>(items);
+    if (field.type == FieldType::kDurationList) return gather<Duration>(items);
     return gather<std::string>(items);
   }
   if (field.type == FieldType::kFloatMap) {
@@ -220,8 +295,8 @@ std::optional<Value> read_value(const Field& field, const std::string& key, cons
     return good ? std::optional<Value>(std::move(map)) : std::nullopt;
   }
   Wrong wrong;
-  auto value = read_scalar(field.type, node, wrong);
-  if (value && check_limits(field, node, *value, wrong)) return value;
+  auto value = read_scalar(field, node, stored, wrong);
+  if (value && check_limits(field, node, *value, stored, wrong)) return value;
   mistakes.add(node.mark, key, wrong.what, wrong.hint);
   return std::nullopt;
 }
@@ -239,13 +314,21 @@ std::string limits_text(const Field& field) {
 }
 
 std::string choices_text(const Field& field, const char* last) {
-  std::string text;
-  const auto& list = field.choice_list;
-  for (size_t i = 0; i < list.size(); ++i) {
-    text += i == 0 ? "" : i + 1 == list.size() ? last : ", ";
-    text += list[i].empty() ? "\"\"" : list[i];
-  }
-  return text;
+  StringList list = field.choice_list;
+  std::replace(list.begin(), list.end(), std::string(), std::string("\"\""));
+  return joined(list, last);
+}
+
+std::string units_text(const Field& field, const char* last) {
+  static const char* names[] = {"steps", "epochs", "time", "samples", "tokens"};
+  StringList list;
+  for (auto unit : field.unit_list) list.emplace_back(names[static_cast<int>(unit)]);
+  return joined(list, last);
+}
+
+std::string name_text(NameRule rule) {
+  if (rule == NameRule::kNone) return "";
+  return rule == NameRule::kPlain ? "a plain file name" : "a plain name, or names with / between";
 }
 
 std::string type_text(FieldType type) {
@@ -270,12 +353,18 @@ std::string type_text(FieldType type) {
       return "a list of texts";
     case FieldType::kPathList:
       return "a list of paths";
+    case FieldType::kDurationList:
+      return "a list of durations";
     default:
       return "a mapping of names to numbers";
   }
 }
 
 bool is_path(FieldType type) { return type == FieldType::kPath || type == FieldType::kPathList; }
+
+bool is_duration(FieldType type) {
+  return type == FieldType::kDuration || type == FieldType::kDurationList;
+}
 
 bool is_text(FieldType type) {
   return is_path(type) || type == FieldType::kString || type == FieldType::kStringList;

@@ -1,5 +1,7 @@
 // The JSON Schema (draft 2020-12) of recipe files as written, for editors: nothing is required,
 // since a file may extend another, and any value may be a text with a reference in it.
+#include <fmt/format.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -19,6 +21,10 @@ Json json_value(const Value& value) {
           return nullptr;
         } else if constexpr (std::is_same_v<T, Duration>) {
           return to_string(v);
+        } else if constexpr (std::is_same_v<T, DurationList>) {
+          Json list = Json::array();
+          for (const auto& item : v) list.push_back(to_string(item));
+          return list;
         } else if constexpr (std::is_same_v<T, FloatMap>) {
           Json map = Json::object();
           for (const auto& [key, number] : v) map[key] = number;
@@ -43,7 +49,14 @@ Json numbers(const char* type, const Field& field) {
 
 // plain scalars that YAML readers type are text to a text field: `name: 2024`
 Json texts(const Field& field) {
-  if (field.choice_list.empty()) return {{"type", {"string", "number", "boolean"}}};
+  Json any = {{"type", {"string", "number", "boolean"}}};
+  if (field.name_rule != NameRule::kNone) {
+    const std::string part = R"([^./\-\u0000-\u001f\u007f][^/\u0000-\u001f\u007f]*)";
+    const std::string more = field.name_rule == NameRule::kNested ? "(/" + part + ")*" : "";
+    any["pattern"] =
+        "^(" + part + more + ")" + (field.default_value == Value(std::string()) ? "?" : "") + "$";
+  }
+  if (field.choice_list.empty()) return any;
   Json choices = field.choice_list;
   for (const auto& choice : field.choice_list) {
     if (choice == "true" || choice == "false") choices.push_back(choice == "true");
@@ -51,6 +64,20 @@ Json texts(const Field& field) {
     if (digits && choice.size() < 18) choices.push_back(std::stoll(choice));
   }
   return {{"enum", choices}};
+}
+
+// in the units that the field takes
+Json durations(const Field& field) {
+  static const char* words[] = {"(steps?)?", "ep|epochs?", "s|sec|min|h|d", "samples",
+                                "tok|tokens"};
+  std::string units;
+  Json any = Json::array();
+  for (auto unit : field.unit_list) {
+    units += (units.empty() ? "" : "|") + std::string(words[static_cast<int>(unit)]);
+    if (unit == Duration::Unit::kSteps) any.push_back({{"type", "number"}, {"minimum", 0}});
+  }
+  any.push_back({{"type", "string"}, {"pattern", fmt::format("^[0-9.][0-9.eE+-]* *({})$", units)}});
+  return {{"anyOf", any}};
 }
 
 Json or_reference(Json schema) {
@@ -68,7 +95,9 @@ Json value_schema(const Field& field) {
     case FieldType::kFloat:
       return numbers("number", field);
     case FieldType::kDuration:
-      return {{"$ref", "#/$defs/duration"}};
+      return durations(field);
+    case FieldType::kDurationList:
+      return list_of(durations(field));
     case FieldType::kIntList:
       return list_of(numbers("integer", field));
     case FieldType::kFloatList:
@@ -88,6 +117,7 @@ Json field_schema(const Field& field) {
   if (field.nullable) any.push_back({{"type", "null"}});
   any.push_back({{"$ref", "#/$defs/reference"}});
   std::string text = field.text;
+  if (is_duration(field.type)) text += " In " + units_text(field, " or ") + ".";
   if (!field.unit_name.empty()) text += " Unit: " + field.unit_name + ".";
   if (!field.when_key.empty()) {
     std::string values;
@@ -142,14 +172,7 @@ std::string json_schema(const std::vector<Section>& sections) {
       {"title", "Lehr recipe"},
       {"type", "object"},
       {"additionalProperties", false},
-      {"$defs",
-       {{"reference", {{"type", "string"}, {"pattern", "\\$\\{"}}},
-        {"duration",
-         {{"anyOf", Json::array({{{"type", "number"}, {"minimum", 0}},
-                                 {{"type", "string"},
-                                  {"pattern",
-                                   "^[0-9.][0-9.eE+-]* *(steps?|ep|epochs?|s|sec|min|h|d|samples|"
-                                   "tok|tokens)?$"}}})}}}}},
+      {"$defs", {{"reference", {{"type", "string"}, {"pattern", "\\$\\{"}}}}},
       {"properties",
        {{"extends",
          {{"type", "string"},

@@ -213,6 +213,11 @@ class Builder {
 }  // namespace
 
 NodePtr parse_tree(const std::string& text, const SourcePtr& source, Mistakes& mistakes) {
+  // libyaml skips a byte order mark only where it may guess the encoding
+  if (text.starts_with("\xEF\xBB\xBF")) {
+    const std::string rest = text.substr(3);
+    return Builder(rest, source, mistakes).document();
+  }
   return Builder(text, source, mistakes).document();
 }
 

@@ -84,6 +84,7 @@ NodePtr text_node(std::string text) { return scalar_node(std::move(text), true, 
 NodePtr item_node(int64_t value) { return plain(fmt::format("{}", value)); }
 NodePtr item_node(double value) { return plain(float_text(value)); }
 NodePtr item_node(const std::string& value) { return text_node(value); }
+NodePtr item_node(const Duration& value) { return plain(to_string(value)); }
 
 void add_child(Node& parent, NodePtr child) {
   parent.nodes += child->nodes;
@@ -100,8 +101,6 @@ NodePtr to_node(const Value& value) {
           return plain("null");
         } else if constexpr (std::is_same_v<T, bool>) {
           return plain(v ? "true" : "false");
-        } else if constexpr (std::is_same_v<T, Duration>) {
-          return plain(to_string(v));
         } else if constexpr (std::is_same_v<T, FloatMap>) {
           auto node = std::make_shared<Node>();
           node->kind = Node::Kind::kMap;
@@ -109,7 +108,7 @@ NodePtr to_node(const Value& value) {
           for (const auto& [key, number] : v) node->entries.push_back({key, {}, item_node(number)});
           return node;
         } else if constexpr (std::is_same_v<T, IntList> || std::is_same_v<T, FloatList> ||
-                             std::is_same_v<T, StringList>) {
+                             std::is_same_v<T, StringList> || std::is_same_v<T, DurationList>) {
           auto node = std::make_shared<Node>();
           node->kind = Node::Kind::kList;
           for (const auto& item : v) add_child(*node, item_node(item));

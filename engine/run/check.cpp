@@ -10,6 +10,7 @@
 #include "engine/base/error.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/export/artefact.h"
+#include "engine/run/contradictions.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/finish.h"
 #include "engine/run/plan.h"
@@ -37,7 +38,8 @@ static int64_t free_bytes(const std::string& folder) {
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
 }
 
-CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
+CheckReport check(const recipe::Recipe& recipe, int64_t ranks) try {
+  check_contradictions(recipe, ranks);
   Parts parts = open_parts(recipe, ranks);
   const auto& info = parts.dataset->info();
   check_monitor(recipe, info);
@@ -59,10 +61,6 @@ CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
   std::string why;
   const auto export_fields = recipe.get<artefact::ExportFields>();
   const bool exports = !export_fields.enabled || artefact::exports(real, info, &why);
-  if (export_fields.weights == "ema" && step.averaged().empty())
-    throw Error(Code::kRecipe, "export.weights is ema, but training.ema_decay is not set",
-                recipe.where("export.weights"),
-                "set training.ema_decay, e.g. 0.999, or choose best or last");
 
   const Plan& plan = parts.plan;
   const int64_t each_rank = (plan.global_batch + ranks - 1) / ranks;
@@ -144,6 +142,8 @@ CheckReport check(const recipe::Recipe& recipe, int64_t ranks) {
       export_fields.enabled ? "traces" : "off");
   for (const auto& line : parts.dataset->remarks()) report.text += "\n  found       " + line;
   return report;
+} catch (const Error& error) {
+  throw recipe.placed(error);
 }
 
 }  // namespace lehr::run

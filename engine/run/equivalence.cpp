@@ -82,7 +82,8 @@ bool equivalence(const EquivalenceRequest& request, track::Terminal& terminal) {
         overrides.end(),
         {fmt::format("training.max_steps={}", request.steps), "training.max_epochs=null",
          "training.threads=1", "export.enabled=false", "validation.interval=0",
-         "checkpoint.interval=1000000", "metrics.log_interval=1", "metrics.report_to=[]"});
+         "early_stopping.patience=null", "checkpoint.interval=1000000", "metrics.log_interval=1",
+         "metrics.report_to=[]"});
     if (warms_up)
       overrides.push_back(fmt::format("lr_scheduler.warmup_steps={}", request.steps / 2));
     if (!fixed) {

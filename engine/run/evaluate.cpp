@@ -28,32 +28,31 @@ std::optional<double> Evaluation::value(const std::string& name) const {
 
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info) {
+  if (info.is_text) return {};
   const auto fields = recipe.get<metrics::MetricsFields>();
-  if (info.is_text) {
-    if (!fields.names.empty())
-      throw Error(
-          Code::kRecipe,
-          fmt::format("a language model is measured by {} and {}", kPerplexity, kBitsPerByte),
-          recipe.where("metrics.names"), "remove metrics.names");
-    return {};
-  }
   return metrics::make_metrics(fields.names, metrics::make_context(fields, info.classes));
 }
 
-void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
+StringList text_results() { return {"loss", kPerplexity, kBitsPerByte}; }
+
+void refuse_unknown_monitor(const recipe::Recipe& recipe, const StringList& known) {
   const auto monitor = recipe.get<ValidationFields>().monitor;
-  std::vector<std::string> known{"loss"};
-  if (info.is_text) known = {"loss", kPerplexity, kBitsPerByte};
+  if (std::find(known.begin(), known.end(), monitor) != known.end()) return;
+  const std::string near = metrics::meant(monitor, known);
+  throw Error(
+      Code::kRecipe,
+      fmt::format("{} is not among what an evaluation gives: {}", monitor, fmt::join(known, ", ")),
+      "validation.monitor",
+      near.empty() ? "choose one of these, or add it to metrics.names"
+                   : "did you mean " + near + "?");
+}
+
+void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
+  StringList known{"loss"};
+  if (info.is_text) known = text_results();
   for (const auto& metric : recipe_metrics(recipe, info))
     for (const auto& result : metric->compute()) known.push_back(result.name);
-  if (std::find(known.begin(), known.end(), monitor) != known.end()) return;
-  std::string near = nearest(monitor, known);
-  throw Error(Code::kRecipe,
-              fmt::format("validation.monitor {} is not among what an evaluation gives: {}",
-                          monitor, fmt::join(known, ", ")),
-              recipe.where("validation.monitor"),
-              near.empty() ? "choose one of these, or add it to metrics.names"
-                           : "did you mean " + near + "?");
+  refuse_unknown_monitor(recipe, known);
 }
 
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,

@@ -26,8 +26,11 @@ struct Evaluation {
 // name.
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info);
-// Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives.
+// Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives: of these
+// data, or `known`.
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);
+void refuse_unknown_monitor(const recipe::Recipe& recipe, const StringList& known);
+StringList text_results();  // of an evaluation of text
 
 // With several ranks, each takes its share of every batch, and all end with the numbers of one.
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,

@@ -13,7 +13,9 @@ namespace lehr::run {
 
 Section JobFields::section() {
   Declare<JobFields> d("job", "What this run is called and how long one invocation may take.");
-  d.field("name", &JobFields::name, "Name of the run's folder; the recipe's file name by default.")
+  d.field("name", &JobFields::name,
+          "Name of the run's folder, which a number follows; the recipe's file name by default.")
+      .names(NameRule::kNested)
       .synonyms({"run_name", "experiment_name"})
       .free_to_change();
   d.field("description", &JobFields::description, "A sentence for the report.").free_to_change();
@@ -23,6 +25,7 @@ Section JobFields::section() {
       .free_to_change();
   d.field("time_limit", &JobFields::time_limit,
           "Time of one invocation: save, leave with exit code 75, continue by the same command.")
+      .units(kTime)
       .free_to_change();
   d.field("max_restarts", &JobFields::max_restarts,
           "How often `lehr launch` begins all ranks again from the newest checkpoint after one "
@@ -62,6 +65,7 @@ Section TrainingFields::section() {
       .synonyms({"epochs", "num_epochs", "num_train_epochs", "max_duration"});
   d.field("max_time", &TrainingFields::max_time,
           "Training ends for good after this time, counted over all invocations.")
+      .units(kTime)
       .free_to_change();
   d.field("device", &TrainingFields::device, "Where to train; auto takes a GPU when there is one.")
       .choices({"auto", "cpu", "cuda"})
@@ -81,7 +85,9 @@ Section TrainingFields::section() {
 Section ValidationFields::section() {
   Declare<ValidationFields> d("validation",
                               "When to evaluate on the validation split, and what counts.");
-  d.field("interval", &ValidationFields::interval, "Time between evaluations; 0 only at the end.")
+  d.field("interval", &ValidationFields::interval,
+          "How often to evaluate, after the last step in any case; 0 only then.")
+      .units(kLengths, "results would depend on the machine")
       .synonyms(
           {"eval_interval", "eval_steps", "freq", "val_check_interval", "run_val_every_n_steps"});
   d.field("monitor", &ValidationFields::monitor,

@@ -62,9 +62,6 @@ void check_pretrained(const recipe::Recipe& recipe, const models::Model& model) 
   auto refuse = [&](const std::string& what, const char* hint) {
     return Error(Code::kRecipe, what, recipe.where("model.pretrained"), hint);
   };
-  if (!fields.init_from.empty())
-    throw refuse("model.pretrained and model.init_from both say where weights start",
-                 "give one of them");
   const auto* language = dynamic_cast<const models::LanguageModel*>(&model);
   if (!language)
     throw refuse(fmt::format("model `{}` is no language model", fields.name),
@@ -123,10 +120,6 @@ static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& c
   const std::string which = recipe.get<artefact::ExportFields>().weights;
   at::NoGradGuard no_grad;
   if (which == "ema") {
-    if (averaged.empty())
-      throw Error(Code::kRecipe, "export.weights is ema, but training.ema_decay is not set",
-                  recipe.where("export.weights"),
-                  "set training.ema_decay, e.g. 0.999, or choose best or last");
     for (auto& [name, tensor] : model.parameters())
       for (const auto& other : averaged)
         if (other.name == name) tensor.copy_(other.tensor);

@@ -11,24 +11,23 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/fields.h"
 #include "engine/metrics/metrics.h"
+#include "engine/run/contradictions.h"
 #include "engine/step/step.h"
 
 namespace lehr::run {
 
-void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe,
-                 Plan& plan) {
+static void solve_batch(const TrainingFields& training, int64_t world, Plan& plan) {
   const auto& global = training.global_batch_size;
   const auto& micro = training.micro_batch_size;
   const auto& accumulation = training.gradient_accumulation_steps;
-  auto where = [&](const char* key) { return recipe ? recipe->where(key) : std::string(key); };
   if (global && micro && accumulation) {
     if (*global != *micro * *accumulation * world)
       throw Error(
           Code::kRecipe,
-          fmt::format("training.global_batch_size {} is not micro_batch_size {} x "
-                      "gradient_accumulation_steps {} x {} rank(s) = {}",
+          fmt::format("{} is not micro_batch_size {} x gradient_accumulation_steps {} x {} "
+                      "rank(s) = {}",
                       *global, *micro, *accumulation, world, *micro * *accumulation * world),
-          where("training.global_batch_size"), "give two of the three; the third follows");
+          "training.global_batch_size", "give two of the three; the third follows");
     plan.global_batch = *global, plan.micro_batch = *micro;
   } else if (global) {
     plan.global_batch = *global;
@@ -40,22 +39,36 @@ void solve_batch(const TrainingFields& training, int64_t world, const recipe::Re
       throw Error(Code::kRecipe,
                   fmt::format("a rank's {} samples of a step do not divide into {} micro-batches",
                               share, *accumulation),
-                  where("training.gradient_accumulation_steps"),
+                  "training.gradient_accumulation_steps",
                   "choose a divisor, or give micro_batch_size instead");
     if (plan.micro_batch > share)
       throw Error(
           Code::kRecipe,
-          fmt::format("training.micro_batch_size {} is more than a rank's {} samples of a step",
-                      plan.micro_batch, share),
-          where("training.micro_batch_size"), "raise global_batch_size or lower micro_batch_size");
+          fmt::format("{} is more than a rank's {} samples of a step", plan.micro_batch, share),
+          "training.micro_batch_size", "raise global_batch_size or lower micro_batch_size");
   } else if (micro) {
     plan.micro_batch = *micro;
     plan.global_batch = *micro * accumulation.value_or(1) * world;
   } else {
-    throw Error(Code::kRecipe, "training.global_batch_size is missing",
-                where("training.global_batch_size"),
+    throw Error(Code::kRecipe, "is missing", "training.global_batch_size",
                 "say how many samples make one optimizer step, e.g. global_batch_size: 128");
   }
+}
+
+void plan_batch(const recipe::Recipe& recipe, int64_t world, Plan& plan) {
+  const auto training = recipe.get<TrainingFields>();
+  const auto parallelism = recipe.get<step::ParallelismFields>();
+  if (parallelism.reduction != "fixed_order") return solve_batch(training, world, plan);
+  // a micro-batch is a logical shard, whatever rank computes it
+  plan.shards = parallelism.logical_shards;
+  if (training.micro_batch_size || training.gradient_accumulation_steps)
+    throw Error(Code::kRecipe,
+                "under parallelism.reduction: fixed_order the logical shards are the micro-batches",
+                training.micro_batch_size ? "training.micro_batch_size"
+                                          : "training.gradient_accumulation_steps",
+                "remove it; global_batch_size and parallelism.logical_shards say all");
+  solve_batch(training, 1, plan);
+  plan.micro_batch = (plan.global_batch + plan.shards - 1) / plan.shards;
 }
 
 int64_t in_steps(const Duration& d, const Plan& plan) {
@@ -66,6 +79,9 @@ int64_t in_steps(const Duration& d, const Plan& plan) {
       return std::max<int64_t>(d.value > 0, std::llround(d.value * plan.steps_per_epoch));
     case Duration::Unit::kSamples:
       return static_cast<int64_t>(std::ceil(d.value / plan.global_batch));
+    case Duration::Unit::kTokens:
+      return static_cast<int64_t>(
+          std::ceil(d.value / static_cast<double>(plan.context * plan.global_batch)));
     default:
       return 0;
   }
@@ -77,22 +93,7 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
   auto data = recipe.get<data::DataFields>();
   Plan plan;
-  const auto parallelism = recipe.get<step::ParallelismFields>();
-  if (parallelism.reduction == "fixed_order") {
-    // a micro-batch is a logical shard, whatever rank computes it
-    plan.shards = parallelism.logical_shards;
-    if (training.micro_batch_size || training.gradient_accumulation_steps)
-      throw Error(
-          Code::kRecipe,
-          "under parallelism.reduction: fixed_order the logical shards are the micro-batches",
-          recipe.where(training.micro_batch_size ? "training.micro_batch_size"
-                                                 : "training.gradient_accumulation_steps"),
-          "remove it; global_batch_size and parallelism.logical_shards say all");
-    solve_batch(training, 1, &recipe, plan);
-    plan.micro_batch = (plan.global_batch + plan.shards - 1) / plan.shards;
-  } else {
-    solve_batch(training, world, &recipe, plan);
-  }
+  plan_batch(recipe, world, plan);
   int64_t size = dataset.size(data::Split::kTrain);
   if (size == 0)
     throw Error(Code::kData, "the training split is empty",
@@ -116,17 +117,17 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   if (training.max_steps) limit = *training.max_steps;
   if (training.max_epochs) {
     int64_t steps = std::llround(*training.max_epochs * plan.steps_per_epoch);
+    if (steps == 0 && *training.max_epochs > 0)
+      throw Error(Code::kRecipe,
+                  fmt::format("{} of {} steps an epoch is no step", *training.max_epochs,
+                              plan.steps_per_epoch),
+                  "training.max_epochs",
+                  "raise it; training.max_steps: 0 exports a model that was never trained");
     limit = limit < 0 ? steps : std::min(limit, steps);
   }
-  if (limit < 0)
-    throw Error(Code::kRecipe, "nothing says how long to train",
-                recipe.where("training.max_epochs"),
-                "give training.max_epochs or training.max_steps");
   plan.total_steps = limit;
-  if (validation.interval.unit == Duration::Unit::kSeconds)
-    throw Error(
-        Code::kRecipe, "validation.interval cannot be a time: results would depend on the machine",
-        recipe.where("validation.interval"), "give it in steps, e.g. 500, or epochs, e.g. 1ep");
+  if (dataset.size(data::Split::kValidation) == 0) check_needs_no_validation(recipe);
+  if (dataset.info().is_text) plan.context = dataset.info().context;
   plan.validation_steps = in_steps(validation.interval, plan);
   plan.checkpoint_steps = in_steps(checkpoint.interval, plan);
   if (checkpoint.interval.unit == Duration::Unit::kSeconds)
@@ -136,7 +137,7 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   return plan;
 }
 
-Parts open_parts(const recipe::Recipe& recipe, int64_t world) {
+Parts open_parts(const recipe::Recipe& recipe, int64_t world) try {
   Parts parts{recipe, data::open_dataset(recipe), {}, {}};
   const auto& info = parts.dataset->info();
   parts.plan = make_plan(recipe, *parts.dataset, world);
@@ -152,6 +153,8 @@ Parts open_parts(const recipe::Recipe& recipe, int64_t world) {
   parts.context.options = at::TensorOptions().dtype(at::kFloat);
   parts.context.seed = static_cast<uint64_t>(recipe.get<TrainingFields>().seed);
   return parts;
+} catch (const Error& error) {
+  throw recipe.placed(error);
 }
 
 std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime) {

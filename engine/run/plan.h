@@ -15,7 +15,8 @@ namespace lehr::run {
 
 struct Plan {
   int64_t global_batch = 1, micro_batch = 1;
-  int64_t shards = 0;  // logical ones, under fixed_order
+  int64_t shards = 0;   // logical ones, under fixed_order
+  int64_t context = 1;  // tokens of a sample of text
   int64_t samples_per_epoch = 0, steps_per_epoch = 0, total_steps = 0;
   int64_t validation_steps = 0;  // 0: only at the end
   int64_t checkpoint_steps = 0;  // 0: not by steps
@@ -23,11 +24,10 @@ struct Plan {
   bool larger_is_better = false;
 };
 
-// Two of (global, micro, accumulation) give the third; a contradiction names all three. `world`
-// ranks. Throws Error{kRecipe}.
-void solve_batch(const TrainingFields& training, int64_t world, const recipe::Recipe* recipe,
-                 Plan& plan);
-// Steps of a duration; seconds are not steps (returns 0).
+// The batch on `world` ranks: two of (global, micro, accumulation) give the third, a contradiction
+// names all three; under fixed_order a micro-batch is a logical shard. Throws Error{kRecipe}.
+void plan_batch(const recipe::Recipe& recipe, int64_t world, Plan& plan);
+// Steps of a duration, at least one unless it is 0; seconds are not steps (returns 0).
 int64_t in_steps(const Duration& duration, const Plan& plan);
 Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world);
 

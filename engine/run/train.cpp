@@ -16,6 +16,7 @@
 #include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/dist/world.h"
+#include "engine/run/contradictions.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
 #include "engine/run/finish.h"
@@ -125,7 +126,7 @@ class Training {
   std::vector<double> rates_;  // of every interval but the first, which warms up
 };
 
-Code Training::run() {
+Code Training::run() try {
   open();
   if (folder_.finished) {
     terminal_.print(
@@ -135,6 +136,9 @@ Code Training::run() {
   restore_or_start();
   loop();
   return finish();
+} catch (const Error& error) {
+  if (parts_) throw parts_->recipe.placed(error);
+  throw;
 }
 
 // recipe, folder, device, data, model, step
@@ -144,6 +148,7 @@ void Training::open() {
   if (training.device != "cpu") see_own_gpu(place_.local_rank, place_.local_size);
   device_name_ = choose_device(training, &device_);
   const int64_t threads = settle_numerics(training, place_.local_size);
+  check_contradictions(recipe, place_.size);
   open_world(recipe);
   if (is_lead()) folder_ = choose_run_folder(recipe, request_.folder);
   folder_.path = world_->broadcast_text(folder_.path);

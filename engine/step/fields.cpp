@@ -85,6 +85,7 @@ Section OptimizerFields::section() {
 
 Section ScheduleFields::section() {
   using F = ScheduleFields;
+  const Units lengths{Duration::Unit::kSteps, Duration::Unit::kEpochs};
   const StringList warmed{"constant", "linear", "cosine", "step", "wsd"};
   Declare<F> d("lr_scheduler", "How the step size changes over training.");
   d.field("name", &F::name,
@@ -94,7 +95,7 @@ Section ScheduleFields::section() {
       .synonyms({"lr_scheduler.type", "lr_scheduler_type", "decay_type", "decay", "lr_policy"});
   d.field("warmup_steps", &F::warmup_steps,
           "Rises in a straight line over this length: step s of W (from 0) takes (s + 1) / W.")
-      .unit("steps, or `1ep`")
+      .units(lengths)
       .when("name", warmed)
       .synonyms({"num_warmup_steps", "t_warmup", "warmup", "warmup_ratio", "warmup_fraction"});
   d.field("min_lr_factor", &F::min_lr_factor, "The step size never falls below this times lr.")
@@ -102,11 +103,12 @@ Section ScheduleFields::section() {
       .when("name", {"linear", "cosine", "step", "wsd"})
       .synonyms({"alpha_f", "min_lr_ratio", "eta_min", "end_lr"});
   d.field("step_size", &F::step_size, "Multiplies by gamma after every such length.")
-      .unit("steps, or `10ep`")
+      .units(lengths)
       .when("name", {"step"})
       .synonyms({"decay_steps", "lr_step_size"});
   d.field("milestones", &F::milestones,
           "Multiplies by gamma after each of these lengths (500, 30ep), in place of step_size.")
+      .units(lengths)
       .when("name", {"step"})
       .synonyms({"steps", "lr_steps"});
   d.field("gamma", &F::gamma, "What each drop of `step` multiplies by.")
@@ -179,11 +181,13 @@ Section ParallelismFields::section() {
        "timeout", &F::timeout,
        "How long a rank waits for the others, at the start and in a step, before it gives up and "
        "names who is missing.")
+      .units(kTime)
       .synonyms({"init_timeout_seconds", "train_timeout_seconds", "dist_timeout", "ddp_timeout"})
       .free_to_change();
   d.field("heartbeat", &F::heartbeat,
           "How long a rank under `lehr launch` may show no sign of life before it is woken, then "
           "ended.")
+      .units(kTime)
       .free_to_change();
   return d.section();
 }

@@ -37,7 +37,7 @@ struct ScheduleFields {
   Duration warmup_steps;
   double min_lr_factor = 0;
   std::optional<Duration> step_size;
-  StringList milestones;
+  DurationList milestones;
   double gamma = 0.1;
   double decay_fraction = 0.1;
   double pct_start = 0.3, div_factor = 25, final_div_factor = 1e4;

@@ -70,20 +70,12 @@ class AtenOptimizer : public Optimizer {
   at::Tensor divisor_;
 };
 
-FloatList checked_betas(const OptimizerFields& fields) {
-  const FloatList& betas = fields.betas;
-  if (betas.size() != 2 || !(betas[0] >= 0 && betas[0] < 1 && betas[1] >= 0 && betas[1] < 1))
-    throw Error(Code::kRecipe, "betas are not two numbers in [0, 1)", "optimizer.betas",
-                "write for example [0.9, 0.999]");
-  return betas;
-}
-
 const std::vector<std::string> kAdamState{"exp_avg", "exp_avg_sq"};
 
 class AtenAdamW : public AtenOptimizer {
  public:
   AtenAdamW(const OptimizerFields& fields, const std::vector<Group>& groups)
-      : AtenOptimizer(groups, kAdamState), betas_(checked_betas(fields)), eps_(fields.eps) {
+      : AtenOptimizer(groups, kAdamState), betas_(fields.betas), eps_(fields.eps) {
     count_ = at::zeros({}, options_of(groups));
   }
 
@@ -108,7 +100,7 @@ class AdamW : public Optimizer {
  public:
   AdamW(const OptimizerFields& fields, const std::vector<Group>& groups)
       : Optimizer(groups, kAdamState) {
-    const FloatList betas = checked_betas(fields);
+    const FloatList betas = fields.betas;
     options_.beta1 = betas[0];
     options_.beta2 = betas[1];
     options_.eps = fields.eps;
@@ -213,11 +205,7 @@ class Sgd : public AtenOptimizer {
       : AtenOptimizer(groups, fields.momentum > 0 ? std::vector<std::string>{"momentum"}
                                                   : std::vector<std::string>{}),
         momentum_(fields.momentum),
-        nesterov_(fields.nesterov) {
-    if (nesterov_ && momentum_ == 0)
-      throw Error(Code::kRecipe, "nesterov without momentum", "optimizer.nesterov",
-                  "set optimizer.momentum above 0, or leave nesterov out");
-  }
+        nesterov_(fields.nesterov) {}
 
  private:
   void apply(Lists& lists, double lr, double weight_decay,
@@ -303,9 +291,20 @@ NamedTensors Optimizer::state() const {
   return result;
 }
 
+void check_fields(const OptimizerFields& fields) {
+  const FloatList& betas = fields.betas;
+  if (betas.size() != 2 || !(betas[0] >= 0 && betas[0] < 1 && betas[1] >= 0 && betas[1] < 1))
+    throw Error(Code::kRecipe, "betas are not two numbers in [0, 1)", "optimizer.betas",
+                "write for example [0.9, 0.999]");
+  if (fields.nesterov && fields.momentum == 0)
+    throw Error(Code::kRecipe, "nesterov without momentum", "optimizer.nesterov",
+                "set optimizer.momentum above 0, or leave nesterov out");
+}
+
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerFields& fields,
                                           const std::vector<Group>& groups,
                                           models::Kernels kernels) {
+  check_fields(fields);
   return find_optimizer(fields.name).make(fields, groups, kernels);
 }
 

@@ -55,6 +55,8 @@ class Optimizer {
   std::vector<std::string> kinds_;
 };
 
+// Throws Error{kRecipe} for values that cannot be together.
+void check_fields(const OptimizerFields& fields);
 // `kernels`: AdamW by kernels/adamw or by ATen's op. Throws Error{kRecipe} for an unknown
 // name or values out of range.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerFields& fields,

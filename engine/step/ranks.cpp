@@ -60,18 +60,26 @@ at::Tensor TreeSum::take() {
 Ranks::Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers,
              const RanksOptions& options)
     : world_(world), buffers_(std::move(buffers)), options_(options), layout_(trained) {
-  if (fixed_order()) {
-    const int64_t shards = options_.shards;
-    if (!is_power_of_two(shards) || !is_power_of_two(world.size()) || shards < world.size())
-      throw Error(Code::kRecipe,
-                  fmt::format("{} logical shards on {} rank(s): both must be powers of two, and no "
-                              "more ranks than shards",
-                              shards, world.size()),
-                  "parallelism.logical_shards", "write for example 8 for up to 8 ranks");
-    return;
-  }
+  check_ranks(options_, world.size());
+  if (fixed_order()) return;
   split_world();
   buckets_ = std::make_unique<Buckets>(sharers_ ? *sharers_ : world, trained, options_.buckets);
+}
+
+void check_ranks(const RanksOptions& options, int64_t ranks) {
+  const int64_t shards = options.shards;
+  if (shards > 0) {
+    if (is_power_of_two(shards) && is_power_of_two(ranks) && shards >= ranks) return;
+    throw Error(Code::kRecipe,
+                fmt::format("{} logical shards on {} rank(s): both must be powers of two, and no "
+                            "more ranks than shards",
+                            shards, ranks),
+                "parallelism.logical_shards", "write for example 8 for up to 8 ranks");
+  }
+  const int64_t degree = shard_degree(options.zero_stage, options.shard_degree, ranks);
+  if (ranks % degree != 0)
+    throw Error(Code::kRecipe, fmt::format("{} ranks are no groups of {}", ranks, degree),
+                "parallelism.data_parallel_shard_degree", "choose a divisor of the ranks");
 }
 
 int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks) {
@@ -82,9 +90,6 @@ int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks) {
 void Ranks::split_world() {
   const int64_t size = world_.size();
   const int64_t degree = shard_degree(options_.zero_stage, options_.shard_degree, size);
-  if (size % degree != 0)
-    throw Error(Code::kRecipe, fmt::format("{} ranks are no groups of {}", size, degree),
-                "parallelism.data_parallel_shard_degree", "choose a divisor of the ranks");
   options_.buckets.shared = degree > 1;
   if (degree == 1 || degree == size) return;
   sharers_ = world_.split(static_cast<int>(world_.rank() / degree));

@@ -38,6 +38,8 @@ struct RanksOptions {
   BucketOptions buckets;
 };
 
+// Throws Error{kRecipe} where so many ranks cannot share a step in that way.
+void check_ranks(const RanksOptions& options, int64_t ranks);
 // How many ranks share a copy of the optimizer's state.
 int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks);
 

@@ -106,7 +106,8 @@ Schedule::Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t st
                 "set training.max_steps or training.max_epochs, or use `constant`");
   if (entry.has_warmup)
     warmup_ = steps_of(fields.warmup_steps, "lr_scheduler.warmup_steps", steps_per_epoch);
-  if (entry.needs_total && warmup_ > 0 && warmup_ >= total_)
+  // one that only rises is none of these shapes; a constant step size may be reached at the end
+  if (total_ > 0 && warmup_ > 0 && (entry.needs_total ? warmup_ >= total_ : warmup_ > total_))
     throw Error(
         Code::kRecipe,
         fmt::format("{} steps of warm-up leave nothing of a training of {} steps", warmup_, total_),
@@ -121,13 +122,8 @@ Schedule::Schedule(const ScheduleFields& fields, int64_t total_steps, int64_t st
         throw Error(Code::kRecipe, "a step_size below one step", "lr_scheduler.step_size",
                     "write at least one step");
     }
-    for (const auto& text : fields.milestones) {
-      auto length = parse_duration(text);
-      if (!length)
-        throw Error(Code::kRecipe, fmt::format("`{}` is no length", text),
-                    "lr_scheduler.milestones", "write steps (500) or epochs (30ep)");
-      milestones_.push_back(steps_of(*length, "lr_scheduler.milestones", steps_per_epoch));
-    }
+    for (const auto& length : fields.milestones)
+      milestones_.push_back(steps_of(length, "lr_scheduler.milestones", steps_per_epoch));
     std::sort(milestones_.begin(), milestones_.end());
   }
   if (shape_ == Shapes::wsd) {

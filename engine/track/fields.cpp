@@ -7,6 +7,7 @@ Section TrackFields::section() {
   d.field("log_interval", &TrackFields::log_interval,
           "How often training values become a row; its loss is the mean over the interval.")
       .above(0)
+      .units(kLengths, "rows would depend on the machine")
       .synonyms({"log_freq", "logging_steps", "log_every_n_steps", "steps_per_print", "display"})
       .free_to_change();
   d.field("report_to", &TrackFields::report_to,

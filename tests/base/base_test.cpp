@@ -94,6 +94,22 @@ TEST(Fields, DurationsReadAndPrint) {
     EXPECT_EQ(to_string(*parse_duration(text)), text);
 }
 
+TEST(Fields, NamesThatBecomePathsStayInTheirFolder) {
+  using enum NameRule;
+  for (const char* good : {"a", "lr1e-3", "007", "1.10", "two words",
+                           "gr\xC3\xB6\xC3\x9F"
+                           "e",
+                           "a..b"})
+    for (NameRule rule : {kPlain, kNested}) EXPECT_EQ(name_problem(good, rule), "") << good;
+  EXPECT_EQ(name_problem("exp/lr1e-3/b", kNested), "");
+  EXPECT_EQ(name_problem("exp/lr1e-3", kPlain), "holds a slash");
+  for (const char* bad : {"", ".", "..", ".hidden", "-n", "../up", "a/../b", "/a", "a/", "a//b",
+                          "a/-b", "a\tb", "a\nb", "a\x7F", "a/.b"})
+    for (NameRule rule : {kPlain, kNested}) EXPECT_NE(name_problem(bad, rule), "") << bad;
+  EXPECT_NE(name_problem(std::string(201, 'a'), kPlain), "");
+  EXPECT_EQ(name_problem("../any", kNone), "");
+}
+
 struct ToyFields {
   double rate = 0.1;
   int64_t count = 3;

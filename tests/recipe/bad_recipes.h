@@ -311,8 +311,61 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "checkpoint: {interval: 5 parsecs}\n",
        {},
-       "r.yaml:2:24: checkpoint.interval: must be a duration, not '5 parsecs'; write for example "
-       "500 (steps), 2ep, 30min, 10000samples or 1e9tok"},
+       "r.yaml:2:24: checkpoint.interval: must be a duration in steps, epochs, samples, tokens or "
+       "time, not '5 parsecs'; write for example 500 (steps), 2ep, 10000samples, 1e9tok or 30min"},
+      {"ATimeWithoutAUnit",
+       "data: {train: x}\n"
+       "training: {max_time: 500}\n",
+       {},
+       "r.yaml:2:22: training.max_time: must be a time, not '500'; a bare number means steps; "
+       "write "
+       "500s, or min, h or d"},
+      {"ALengthWhereATimeIsWanted",
+       "data: {train: x}\n"
+       "training: {max_time: 2ep}\n",
+       {},
+       "r.yaml:2:22: training.max_time: must be a time, not '2ep'; write for example 30min"},
+      {"ATimeWhereALengthIsWanted",
+       "data: {train: x}\n"
+       "checkpoint: {report: 30s}\n",
+       {},
+       "r.yaml:2:22: checkpoint.report: must be a duration in steps or epochs, not '30s'; clocks "
+       "differ: write for example 500 (steps) or 2ep"},
+      {"AUnitThatItsFieldDoesNotTake",
+       "data: {train: x}\n"
+       "checkpoint: {drops: [5, 2ep, 1h]}\n",
+       {},
+       "r.yaml:2:30: checkpoint.drops: item 3 must be a duration in steps, epochs, samples or "
+       "tokens, not '1h'; write for example 500 (steps), 2ep, 10000samples or 1e9tok"},
+      {"APathThatIsToBeAName",
+       "data: {train: x}\n"
+       "checkpoint: {run: ../up, file: a/b}\n",
+       {},
+       "r.yaml:2:19: checkpoint.run: must be a plain name, or names with / between, and '../up' "
+       "begins a name with `.`\n"
+       "r.yaml:2:32: checkpoint.file: must be a plain file name, and 'a/b' holds a slash"},
+      {"ABlankAtTheEndOfANumber",
+       "data: {train: x}\n",
+       {"optimizer.lr=1e-3 "},
+       "--set optimizer.lr: must be a number, not '1e-3 '; remove the blank at its end"},
+      {"HalfOfAChoice",
+       "data: {train: x}\n"
+       "training: {precision: fp16}\n"
+       "optimizer: {name: AdamW}\n",
+       {"training.precision=bf16"},
+       "r.yaml:3:19: optimizer.name: must be adamw or sgd, not 'AdamW'; did you mean adamw?\n"
+       "--set training.precision: must be fp32, bf16-mixed, fp16-mixed or bf16-master, not 'bf16'; "
+       "did you mean bf16-mixed or bf16-master?"},
+      {"AFieldThatWasRenamed",
+       "data: {train: x}\n"
+       "training: {report_every: 5}\n",
+       {},
+       "r.yaml:2:12: training.report_every: unknown key; it is called checkpoint.report now"},
+      {"AFieldThatIsGone",
+       "data: {train: x}\n"
+       "checkpoint: {colour: red}\n",
+       {},
+       "r.yaml:2:14: checkpoint.colour: is gone since 0.2: everything is grey; remove it"},
       {"ADurationOfZero",
        "data: {train: x}\n"
        "checkpoint: {interval: 0}\n",
@@ -322,8 +375,8 @@ inline const std::vector<BadRecipe>& bad_recipes() {
        "data: {train: x}\n"
        "checkpoint: {interval: 1e308d}\n",
        {},
-       "r.yaml:2:24: checkpoint.interval: must be a duration, not '1e308d'; write for example 500 "
-       "(steps), 2ep, 30min, 10000samples or 1e9tok"},
+       "r.yaml:2:24: checkpoint.interval: must be a duration in steps, epochs, samples, tokens or "
+       "time, not '1e308d'; write for example 500 (steps), 2ep, 10000samples, 1e9tok or 30min"},
       {"AValueNearAChoice",
        "data: {train: x}\n"
        "optimizer: {name: adam}\n",

@@ -81,7 +81,12 @@ class RandomRecipe {
       case FieldType::kFloat:
         return in_limits(field, random_double());
       case FieldType::kDuration:
-        return Duration{double(1 + pick(100000)), static_cast<Duration::Unit>(pick(5))};
+        return random_duration(field);
+      case FieldType::kDurationList: {
+        DurationList list;
+        for (; count > 0; --count) list.push_back(random_duration(field));
+        return list;
+      }
       case FieldType::kIntList: {
         IntList list;
         for (; count > 0; --count) list.push_back(random_int(field));
@@ -107,8 +112,13 @@ class RandomRecipe {
       }
       default:
         if (!field.choice_list.empty()) return field.choice_list[pick(field.choice_list.size())];
+        if (field.name_rule != NameRule::kNone) return fmt::format("lr1e-{} b", pick(9));
         return random_text();
     }
+  }
+
+  Duration random_duration(const Field& field) {
+    return {double(1 + pick(100000)), field.unit_list[pick(field.unit_list.size())]};
   }
 
   int64_t random_int(const Field& field) {
@@ -163,6 +173,7 @@ class RandomRecipe {
   }
   std::string write_item(int64_t value) { return write_int(value); }
   std::string write_item(double value) { return write_double(value); }
+  std::string write_item(const Duration& value) { return to_string(value); }
   std::string write_item(const std::string& value) { return write_text(escaped(value)); }
 
   std::string write_value(const Value& value) {
@@ -174,8 +185,6 @@ class RandomRecipe {
             return nulls[pick(3)];
           } else if constexpr (std::is_same_v<T, bool>) {
             return v ? " true" : " false";
-          } else if constexpr (std::is_same_v<T, Duration>) {
-            return " " + to_string(v);
           } else if constexpr (std::is_same_v<T, FloatMap>) {
             std::string out;
             for (const auto& [key, number] : v) {
@@ -183,7 +192,7 @@ class RandomRecipe {
             }
             return " {" + out + "}";
           } else if constexpr (std::is_same_v<T, IntList> || std::is_same_v<T, FloatList> ||
-                               std::is_same_v<T, StringList>) {
+                               std::is_same_v<T, StringList> || std::is_same_v<T, DurationList>) {
             std::string out;
             if (v.empty() || pick(2) == 0) {
               for (const auto& item : v) out += (out.empty() ? "" : ", ") + write_item(item);

@@ -71,7 +71,8 @@ TEST(Recipe, KnowsWhereEveryValueCameFrom) {
   Recipe r = with("optimizer:\n  lr: 1\n", {"training.seed=3"});
   EXPECT_EQ(r.where("optimizer.lr"), "r.yaml:3:3");
   EXPECT_EQ(r.where("training.seed"), "--set training.seed");
-  EXPECT_EQ(r.where("optimizer.name"), "default");
+  EXPECT_EQ(r.where("optimizer.name"), "r.yaml:2:1");  // of its section
+  EXPECT_EQ(r.where("loss.note"), "r.yaml");
   EXPECT_TRUE(r.was_set("training.seed"));
   EXPECT_FALSE(r.was_set("optimizer.name"));
 }
@@ -240,6 +241,74 @@ TEST(Recipe, NamesTheFieldsThatDiffer) {
   EXPECT_TRUE(a.differences(a, false).empty());
 }
 
+TEST(Recipe, StartsWithAByteOrderMarkWhereAnEditorWroteOne) {
+  const std::string text = "data: {train: a.csv}\noptimizer: {lr: 0.5}\n";
+  EXPECT_EQ(read("\xEF\xBB\xBF" + text).hash(), read(text).hash());
+  EXPECT_EQ(mistakes_of([] {
+              read(
+                  "\xEF\xBB\xBF"
+                  "data: {tran: x, train: x}\n");
+            }),
+            "r.yaml:1:8: data.tran: unknown key; did you mean data.train?");
+}
+
+TEST(Recipe, ReadsWhatAnotherReleaseStored) {
+  const std::string base = "data: {train: a.csv}\n";
+  auto stored = [&](const std::string& more, const std::vector<std::string>& overrides = {}) {
+    return Recipe::parse_stored(base + more, "run/recipe.yaml", overrides, sections());
+  };
+  const Recipe now = stored("checkpoint: {report: 7, interval: 3}\n");
+  for (const char* then : {"training: {report_every: 7}\ncheckpoint: {interval: 3}\n",
+                           "checkpoint: {report: {every: 7}, interval: 3}\n"})
+    EXPECT_EQ(stored(then).hash(), now.hash()) << then;
+  const Recipe grey = stored("checkpoint: {report: 7, interval: 3, colour: red}\n");
+  EXPECT_EQ(grey.hash(), now.hash());
+  EXPECT_EQ(grey.left_out(), (StringList{"checkpoint.colour (since 0.2: everything is grey)"}));
+  EXPECT_TRUE(now.left_out().empty());
+  // what earlier releases took, and this one would not
+  EXPECT_EQ(stored("training: {max_time: 500}\ncheckpoint: {run: ../x}\n")
+                .get<sample::Training>()
+                .max_time->value,
+            500);
+  // an override is of today
+  EXPECT_EQ(stored("training: {report_every: 7}\n", {"checkpoint.report=8"})
+                .get<sample::Checkpoint>()
+                .report,
+            Duration{8});
+  auto refusal = [&](const std::string& more, const std::vector<std::string>& overrides = {}) {
+    try {
+      stored(more, overrides);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kCheckpoint);
+      return std::string(error.what());
+    }
+    return std::string("read");
+  };
+  EXPECT_EQ(refusal("optimizer: {lr_lamb: 1}\n"),
+            "run/recipe.yaml:2:13: optimizer.lr_lamb: unknown key; a newer release of Lehr wrote "
+            "this: read it with that one");
+  EXPECT_EQ(refusal("serve: {port: 1}\n"),
+            "run/recipe.yaml:2:1: serve: unknown section; a newer release of Lehr wrote this: read "
+            "it with that one");
+  EXPECT_EQ(refusal("", {"training.max_time=500"}).find("--set training.max_time: must be a time"),
+            0);
+  EXPECT_EQ(refusal("", {"training.report_every=5"}),
+            "--set training.report_every: unknown key; it is called checkpoint.report now");
+}
+
+TEST(Recipe, PlacesTheErrorOfARoom) {
+  const Recipe r = with("optimizer: {lr: 0.5}\n", {"training.seed=3"});
+  auto placed = [&](const std::string& key, Code code = Code::kRecipe) {
+    return std::string(r.placed(Error(code, "is odd", key, "do this")).what());
+  };
+  EXPECT_EQ(placed("optimizer.lr"), "r.yaml:2:13: optimizer.lr: is odd\n  do this");
+  EXPECT_EQ(placed("optimizer.betas"), "r.yaml:2:1: optimizer.betas: is odd\n  do this");
+  EXPECT_EQ(placed("loss.note"), "r.yaml: loss.note: is odd\n  do this");
+  EXPECT_EQ(placed("training.seed"), "--set training.seed: is odd\n  do this");
+  EXPECT_EQ(placed("some/file"), "some/file: is odd\n  do this");
+  EXPECT_EQ(placed("optimizer.lr", Code::kData), "optimizer.lr: is odd\n  do this");
+}
+
 TEST(Recipe, MergesSectionsOfTheSameName) {
   auto merged = merge(sections());
   ASSERT_EQ(merged.size(), 6);
@@ -250,6 +319,7 @@ TEST(Recipe, MergesSectionsOfTheSameName) {
 
 struct Broken {
   int64_t low = -1;
+  Duration every{1};
   std::string a = "x";
 };
 
@@ -266,6 +336,14 @@ TEST(Recipe, RefusesDeclarationsThatContradictThemselves) {
   };
   EXPECT_EQ(fault([](auto& d) { d.field("low", &Broken::low, "").at_least(0); }),
             "declaration of broken.low: its default -1 is none of its values");
+  EXPECT_EQ(fault([](auto& d) { d.field("every", &Broken::every, ""); }),
+            "declaration of broken.every: a duration says its units, and only a duration");
+  EXPECT_EQ(fault([](auto& d) { d.field("low", &Broken::low, "").units(kTime); }),
+            "declaration of broken.low: a duration says its units, and only a duration");
+  EXPECT_EQ(fault([](auto& d) { d.field("every", &Broken::every, "").units(kTime); }),
+            "declaration of broken.every: its default 1 is none of its values");
+  EXPECT_EQ(fault([](auto& d) { d.field("a", &Broken::a, ""), d.gone("a", "since 0.2"); }),
+            "declaration of broken.a: is gone and declared");
   EXPECT_EQ(fault([](auto& d) { d.field("a", &Broken::a, "").choices({"y"}); }),
             "declaration of broken.a: its default x is none of its values");
   EXPECT_EQ(fault([](auto& d) { d.field("a", &Broken::a, "").when("b", {"y"}); }),

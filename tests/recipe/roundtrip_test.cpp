@@ -79,9 +79,14 @@ training:
   global_batch_size: 32
   max_grad_norm: 1
   deterministic: false
+  precision: fp32
 
 checkpoint:
   interval: 500
+  report: 10
+  drops: []
+  run: ""
+  file: trace.json
   folder: checkpoints
 )");
 }

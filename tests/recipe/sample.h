@@ -102,14 +102,17 @@ struct Training {
   int64_t micro_batch_size = 32, global_batch_size = 32;
   std::optional<double> max_grad_norm;
   bool deterministic = false;
+  std::string precision = "fp32";
   static Section section() {
     Declare<Training> d("training", "The loop.");
-    d.field("max_time", &Training::max_time, "When to end.").free_to_change();
+    d.field("max_time", &Training::max_time, "When to end.").units(kTime).free_to_change();
     d.field("seed", &Training::seed, "Start of all randomness.").at_least(0);
     d.field("micro_batch_size", &Training::micro_batch_size, "Samples at once.").at_least(1);
     d.field("global_batch_size", &Training::global_batch_size, "Samples a step.").at_least(1);
     d.field("max_grad_norm", &Training::max_grad_norm, "Longest gradient.").above(0);
     d.field("deterministic", &Training::deterministic, "Same bits every time.");
+    d.field("precision", &Training::precision, "What is computed in.")
+        .choices({"fp32", "bf16-mixed", "fp16-mixed", "bf16-master"});
     return d.section();
   }
 };
@@ -117,9 +120,23 @@ struct Training {
 struct Checkpoint {
   Duration interval = {500, Duration::Unit::kSteps};
   std::string folder = "checkpoints";
+  Duration report = {10, Duration::Unit::kSteps};
+  DurationList drops;
+  std::string run, file = "trace.json";
   static Section section() {
     Declare<Checkpoint> d("checkpoint", "What survives.");
-    d.field("interval", &Checkpoint::interval, "Time between saves.").above(0).free_to_change();
+    d.field("interval", &Checkpoint::interval, "Between two saves.")
+        .above(0)
+        .units(kLengthsOrTime)
+        .free_to_change();
+    d.field("report", &Checkpoint::report, "Between two reports.")
+        .units({Duration::Unit::kSteps, Duration::Unit::kEpochs}, "clocks differ")
+        .was("training.report_every")
+        .was("checkpoint.report.every");
+    d.field("drops", &Checkpoint::drops, "When to drop.").units(kLengths).above(0);
+    d.field("run", &Checkpoint::run, "Name of the run.").names(NameRule::kNested);
+    d.field("file", &Checkpoint::file, "Name of the file.").names(NameRule::kPlain);
+    d.gone("colour", "since 0.2: everything is grey");
     d.field("folder", &Checkpoint::folder, "Where they go.").path().free_to_change();
     return d.section();
   }

@@ -40,7 +40,9 @@ TEST(Schema, AcceptsGoodRecipesAndRefusesBadOnesInAThirdPartyValidator) {
         "training: {seed: \"${data.limit}\"}\nmodel:\n  name: ${loss.note}",
         "optimizer: {betas: [0.5, \"${optimizer.lr}\"], freeze: \"${data.extra}\", lr: 1e-4}",
         "loss: {note: 12, class_weights: {a: 1, b: \"${optimizer.lr}\"}}",
-        "checkpoint: {interval: 2 ep}\ntraining: {max_time: 1e9tok}", "checkpoint: {interval: 500}",
+        "checkpoint: {interval: 2 ep}\ntraining: {max_time: 1.5 h}", "checkpoint: {interval: 500}",
+        "checkpoint: {interval: 1e9tok, report: 2ep, drops: [1, 2ep, 1e6 tokens]}",
+        "checkpoint: {run: exp/lr1e-3, file: 12}", "checkpoint: {run: \"\"}",
         "data: {limit: ~, train: true}"}) {
     cases.push_back(make_case(good, true, good));
   }
@@ -66,6 +68,15 @@ TEST(Schema, AcceptsGoodRecipesAndRefusesBadOnesInAThirdPartyValidator) {
                                 "extends: [a.yaml]",
                                 "checkpoint: {interval: 5 parsecs}",
                                 "checkpoint: {interval: -1}",
+                                "training: {max_time: 500}",
+                                "training: {max_time: 2ep}",
+                                "checkpoint: {report: 30s}",
+                                "checkpoint: {drops: [1, 30s]}",
+                                "checkpoint: {run: ../up}",
+                                "checkpoint: {run: a//b}",
+                                "checkpoint: {file: a/b}",
+                                "checkpoint: {file: \"\"}",
+                                "checkpoint: {file: -x}",
                                 "optimizer: {lr: $optimizer.lr}"}) {
     cases.push_back(make_case(bad, false, bad));
   }
@@ -127,6 +138,9 @@ TEST(Reference, HasARowForEveryField) {
         "| `hidden` | a whole number | `32` | at least 1 | channels | Channels. Only with `name` "
         "`cnn`. "
         "|  |\n",
+        "| `report` | a duration | `10` |  | steps, epochs | Between two reports. |  |\n",
+        "| `run` | text | `\"\"` | a plain name, or names with / between |  | Name of the run. |  "
+        "|\n",
         "| `note` | text, or `null` | `null` |  |  | A remark \\| for people. |  |\n"}) {
     EXPECT_NE(page.find(row), std::string::npos) << row << "\n" << page;
   }

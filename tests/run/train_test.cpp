@@ -71,6 +71,18 @@ TEST_F(Train, SaysThatAFinishedRunIsFinished) {
   EXPECT_TRUE(file_exists(scratch.file("runs/small-2/finished.json")));
 }
 
+TEST_F(Train, RefusesALengthThatIsNoStepButTakesNone) {
+  write_small_recipe(scratch, 5, 5);
+  Outcome outcome =
+      train({"--set", "training.max_steps=null", "--set", "training.max_epochs=0.01"});
+  EXPECT_EQ(outcome.code, 3) << outcome.out;
+  EXPECT_NE(outcome.out.find("--set training.max_epochs: 0.01 of 11 steps an epoch is no step"),
+            std::string::npos)
+      << outcome.out;
+  outcome = train({"--set", "training.max_steps=0", "--set", "lr_scheduler.name=constant"});
+  EXPECT_EQ(outcome.code, 0) << outcome.out;
+}
+
 TEST_F(Train, OneStepAnInvocationEqualsAllAtOnce) {
   write_small_recipe(scratch, 12, 7, "export:\n  enabled: false\n");
   ASSERT_EQ(train({"--run", "whole"}).code, 0);

@@ -104,7 +104,7 @@ TEST(ScheduleReference, FollowsPyTorch) {
   expect("linear", f, 50);
   f = {}, f.name = "step", f.gamma = 0.5, f.step_size = Duration{12};
   expect("step", f, 0);
-  f = {}, f.name = "step", f.gamma = 0.3, f.milestones = {"20", "5", "21"};
+  f = {}, f.name = "step", f.gamma = 0.3, f.milestones = {Duration{20}, Duration{5}, Duration{21}};
   expect("milestones", f, 0);
 }
 

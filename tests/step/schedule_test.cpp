@@ -61,12 +61,12 @@ TEST(Schedule, StepDropsAtEpochsAndKeepsItsFloor) {
   auto fields = named("step");
   fields.gamma = 0.1;
   fields.min_lr_factor = 0.005;
-  fields.milestones = {"2ep", "50"};
+  fields.milestones = {{2, Duration::Unit::kEpochs}, Duration{50}};
   Schedule s(fields, 0, 10);
   EXPECT_EQ(s.factor(19), 1);
   EXPECT_DOUBLE_EQ(s.factor(20), 0.1);
   EXPECT_DOUBLE_EQ(s.factor(50), 0.01);
-  fields.milestones = {"1", "2", "3"};
+  fields.milestones = {Duration{1}, Duration{2}, Duration{3}};
   EXPECT_DOUBLE_EQ(Schedule(fields, 0, 10).factor(3), 0.005);
 }
 
@@ -102,7 +102,7 @@ TEST(Schedule, RefusesLengthsThatCannotBe) {
   EXPECT_EQ(throws(fields, 10, 4), "accepted");
   EXPECT_EQ(throws(named("step"), 0, 0), "lr_scheduler.step_size");
   fields = named("step");
-  fields.milestones = {"soon"};
+  fields.milestones = {{1, Duration::Unit::kTokens}};
   EXPECT_EQ(throws(fields, 0, 0), "lr_scheduler.milestones");
   fields = named("wsd");
   fields.decay_fraction = 0.8;
