@@ -18,6 +18,7 @@ LEHR = ROOT / "build/lehr"
 PEERS = ROOT / "tests/peers"
 # without AVX-512 PyTorch multiplies bf16 in plain loops, some fifteen times slower than float32
 FAST_BF16 = "avx512" in Path("/proc/cpuinfo").read_text()
+BEFORE = os.environ.get("LEHR_BEFORE")  # another build's program, e.g. of `cmake --install build --prefix DIR`
 PAIRS = int(os.environ.get("LEHR_BENCH_PAIRS", "7"))
 
 
@@ -34,10 +35,10 @@ def program(name, *words):
     return json.loads(out.strip().splitlines()[-1])
 
 
-def train(recipe, *overrides):
+def train(recipe, *overrides, lehr=LEHR):
     """Trains and returns (metrics.jsonl rows, seconds to the first step's row, peak resident bytes)."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [LEHR, "train", ROOT / "recipes" / recipe, "--run", f"{folder}/run"]
+        words = [lehr, "train", ROOT / "recipes" / recipe, "--run", f"{folder}/run"]
         for override in ("export.enabled=false", "validation.interval=0", "metrics.report_to=[]", *overrides):
             words += ["--set", override]
         begin = time.time()
@@ -49,11 +50,11 @@ def train(recipe, *overrides):
         return rows, rows[0]["time"] - begin, usage.ru_maxrss * 1024
 
 
-def images_per_s(precision, steps):
+def images_per_s(precision, steps, lehr=LEHR):
     warm_up = 20
     rows, _, _ = train("fashion_mnist_cnn.yaml", f"training.precision={precision}",
                        f"training.max_steps={warm_up + steps}", "data.augment.flip=0", "metrics.log_interval=10",
-                       "checkpoint.interval=100000")
+                       "checkpoint.interval=100000", lehr=lehr)
     return statistics.median(row["train.samples_per_s"] for row in rows if row["step"] > warm_up)
 
 
@@ -77,6 +78,43 @@ def bench_train():
         for script, goal in (("tuned", "≥ 0.98"), ("plain", "≥ 1.25")):
             row(f"CNN recipe ÷ {script} script, {precision}", lambda: images_per_s(precision, max(steps, 60)),
                 lambda: peer(f"cnn_{script}.py", "--steps", steps, *option)["images_per_s"], goal, "images/s")
+
+
+def beside_a_busy_process(work):
+    """What `work()` gives while another process wants one core all the time."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        return work()
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def bench_busy():
+    alone = lambda: images_per_s("fp32", 600)
+    row("CNN recipe beside a process that keeps one core busy ÷ alone", lambda: beside_a_busy_process(alone), alone,
+        "≥ 0.55", "images/s")
+
+
+CPU_RECIPES = {"fashion_mnist_cnn.yaml": 600, "pneumonia_cnn.yaml": 200, "bike_sharing_mlp.yaml": 3000,
+               "shakespeare_char.yaml": 200}
+
+
+def bench_before():
+    """Rates of the shipped recipes for CPUs, and that their losses are the same, beside the build in LEHR_BEFORE."""
+    if not BEFORE:
+        raise SystemExit("set LEHR_BEFORE to the program of the build to compare with")
+    losses = {}
+
+    def rate(recipe, lehr):
+        rows, _, _ = train(recipe, f"training.max_steps={CPU_RECIPES[recipe]}", "checkpoint.interval=100000", lehr=lehr)
+        losses.setdefault(recipe, set()).add(tuple(row["train.loss"] for row in rows))
+        return statistics.median(row["train.samples_per_s"] for row in rows[len(rows) // 4:])
+
+    for recipe in CPU_RECIPES:
+        row(f"{recipe} ÷ the build before", lambda: rate(recipe, LEHR), lambda: rate(recipe, BEFORE), "≥ 0.98",
+            "samples/s")
+        print(f"{recipe}: {'the same' if len(losses[recipe]) == 1 else 'OTHER'} losses", file=sys.stderr)
 
 
 def two_at_a_time(begin):
@@ -221,7 +259,7 @@ def bench_language():
             pairs if FAST_BF16 else 1)
 
 
-chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language", "ranks"]
+chosen = sys.argv[1:] or ["train", "start", "loader", "checkpoint", "language", "ranks", "busy"]
 model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.processor())
 print(f"{os.cpu_count()} x {model}, {time.strftime('%Y-%m-%d')}; {PAIRS} interleaved pairs unless fewer are enough\n")
 print("| what | Lehr | peer | unit | ratio (min-max) | goal |\n|---|---|---|---|---|---|", flush=True)
