@@ -195,13 +195,16 @@ FileWriter::~FileWriter() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void FileWriter::write(const void* data, size_t bytes) {
+void FileWriter::write(const void* data, size_t bytes) { write_at(size_, data, bytes); }
+
+void FileWriter::write_at(uint64_t offset, const void* data, size_t bytes) {
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
-    ssize_t n = ::pwrite(fd_, next, std::min<size_t>(bytes, 1 << 30), static_cast<off_t>(size_));
+    ssize_t n = ::pwrite(fd_, next, std::min<size_t>(bytes, 1 << 30), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail("write", path_, n < 0 ? errno : EIO, fmt::format(" at byte {}", size_));
-    next += n, bytes -= n, size_ += n;
+    if (n <= 0) fail("write", path_, n < 0 ? errno : EIO, fmt::format(" at byte {}", offset));
+    next += n, bytes -= n, offset += n;
+    size_ = std::max(size_, offset);
   }
 }
 

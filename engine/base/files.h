@@ -34,6 +34,7 @@ class FileWriter {
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
   void write(const void* data, size_t bytes);
+  void write_at(uint64_t offset, const void* data, size_t bytes);  // over what was written before
   void commit();  // fsync, close; never retried after a failure
   uint64_t size() const { return size_; }
 

@@ -17,11 +17,22 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/what_is.h"
 
 namespace lehr {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as in the reference implementation
+
+// of every dtype that the format has, those included that nothing of ours writes
+uint64_t dtype_bits(const std::string& dtype) {
+  static const std::map<std::string, uint64_t> others = {
+      {"U16", 16},        {"U32", 32},    {"U64", 64},    {"C64", 64},
+      {"F8_E4M3", 8},     {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4}};
+  const auto other = others.find(dtype);
+  return other == others.end() ? 8 * dtype_bytes(dtype) : other->second;
+}
 
 struct Slice {
   std::string name, dtype;
@@ -65,7 +76,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   bool string(std::string& value) override {
     if (depth_ == 2 && in_metadata_) return metadata[key_] = value, true;
     if (depth_ == 2 && !in_list_ && key_ == "dtype" && slices.back().dtype.empty()) {
-      if (dtype_bytes(value) == 0) return refuse("unknown dtype '" + value + "'");
+      if (dtype_bits(value) == 0) return refuse("unknown dtype '" + value + "'");
       return slices.back().dtype = value, true;
     }
     return refuse("a string where none belongs");
@@ -108,11 +119,14 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   std::set<std::string> names_;
 };
 
-// shape x dtype in bytes; false when it does not fit 64 bits
+// shape x dtype in bytes; false when it does not fit 64 bits or is no whole number
 bool bytes_of(const Slice& slice, uint64_t* bytes) {
-  *bytes = dtype_bytes(slice.dtype);
+  const uint64_t bits = dtype_bits(slice.dtype), unit = bits % 8 == 0 ? 1 : 8;  // parts of a byte
+  *bytes = bits * unit / 8;
   for (uint64_t extent : slice.shape)
     if (extent > INT64_MAX || __builtin_mul_overflow(*bytes, extent, bytes)) return false;
+  if (*bytes % unit != 0) return false;
+  *bytes /= unit;
   return true;
 }
 
@@ -173,7 +187,10 @@ void write_safetensors(const std::string& path, const std::vector<TensorView>& t
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0)
-    throw Error(Code::kCheckpoint, fmt::format("cannot open: {}", std::strerror(errno)), path);
+    throw Error(Code::kCheckpoint,
+                errno == ENOENT ? "the file is missing"
+                                : fmt::format("cannot open: {}", std::strerror(errno)),
+                path);
   struct stat info {};
   bool regular = ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
   size_ = regular ? static_cast<uint64_t>(info.st_size) : 0;
@@ -192,7 +209,14 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
 }
 
 void SafetensorsFile::parse() {
+  const std::string_view head(static_cast<const char*>(map_), std::min(size_, kHeadBytes));
   auto refuse = [&](const std::string& why) {
+    if (const FileKind* kind = what_is(head))
+      throw Error(Code::kCheckpoint, fmt::format("is {}, not safetensors", kind->name), path_,
+                  kind->remedy);
+    if (head.starts_with("<"))
+      throw Error(Code::kCheckpoint, "is a page of the web, not safetensors", path_,
+                  "Download the file itself.");
     throw Error(Code::kCheckpoint, "damaged or not safetensors: " + why, path_);
   };
   const unsigned char* bytes = static_cast<const unsigned char*>(map_);
@@ -232,6 +256,20 @@ void SafetensorsFile::parse() {
 }
 
 SafetensorsFile::~SafetensorsFile() { ::munmap(map_, size_); }
+
+std::string SafetensorsFile::strip_wrappers() {
+  std::string stripped;
+  for (const std::string prefix : {"module.", "_orig_mod.", "module."}) {
+    const bool all = std::all_of(tensors_.begin(), tensors_.end(),
+                                 [&](const TensorView& t) { return t.name.starts_with(prefix); });
+    if (!all || tensors_.empty()) continue;
+    for (TensorView& tensor : tensors_) tensor.name.erase(0, prefix.size());
+    stripped += prefix;
+  }
+  index_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) index_[tensors_[i].name] = i;
+  return stripped;
+}
 
 const TensorView* SafetensorsFile::find(const std::string& name) const {
   auto found = index_.find(name);

@@ -19,7 +19,7 @@ struct TensorView {
   uint64_t bytes = 0;
 };
 
-uint64_t dtype_bytes(const std::string& dtype);  // 0 for an unknown one
+uint64_t dtype_bytes(const std::string& dtype);  // 0 for one that is not written
 
 // Wider dtypes first, else as given: so laid out, every tensor is aligned to its dtype, which other
 // readers need.
@@ -34,8 +34,9 @@ void write_safetensors(const std::string& path, const std::vector<TensorView>& t
 
 // A mapped file. Throws Error{kCheckpoint} on anything that does not add up: header over 100 MB or
 // beyond the file, not JSON, unknown dtype, shape x dtype != bytes, overlaps, gaps, duplicate
-// names, trailing bytes. The views point into the map, live as long as this object, and may be
-// unaligned. Nobody may truncate the file meanwhile (SIGBUS).
+// names, trailing bytes; a file of another format is named (what_is.h). The views point into the
+// map, live as long as this object, and may be unaligned; those that others wrote may have dtypes
+// beyond the words above (F8_E4M3, U16, ...). Nobody may truncate the file meanwhile (SIGBUS).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
@@ -45,6 +46,9 @@ class SafetensorsFile {
   const std::vector<TensorView>& tensors() const { return tensors_; }  // in file order
   const TensorView* find(const std::string& name) const;               // nullptr when absent
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  // Takes off what PyTorch's wrappers put before every name (`module.` of data parallelism,
+  // `_orig_mod.` of torch.compile). Returns what was taken off: "" unless all names have it.
+  std::string strip_wrappers();
 
  private:
   void parse();

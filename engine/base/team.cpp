@@ -397,7 +397,8 @@ TeamCounts team_counts() { return {regions, taken, absences}; }
 }  // namespace lehr
 
 // What g++ makes of OpenMP's directives (libgomp's ABI), as far as LibTorch calls it, and OpenMP's
-// own functions. CMakeLists.txt looks for what LibTorch needs beyond, and leaves all to libgomp then.
+// own functions. CMakeLists.txt looks for what LibTorch needs beyond, and leaves all to libgomp
+// then.
 #ifndef LEHR_LIBGOMP
 using namespace lehr;
 

@@ -8,6 +8,7 @@
 #include "engine/base/fields.h"
 #include "engine/base/hash.h"
 #include "engine/base/random.h"
+#include "engine/base/what_is.h"
 #include "tests/base/scratch.h"
 
 namespace lehr {
@@ -173,6 +174,39 @@ TEST(Device, EachRankSeesItsOwnGpu) {
   EXPECT_EQ(seen("4,5", 0, 1), "4,5");
   EXPECT_THROW(seen("4,5", 2, 3), Error);
   before ? ::setenv(kVisible, kept.c_str(), 1) : ::unsetenv(kVisible);
+}
+
+TEST(WhatIs, NamesWhatIsNoTextWithARemedy) {
+  using namespace std::string_literals;
+  const std::pair<std::string, const char*> cases[] = {
+      {"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"},
+      {"\xff\xfe"
+       "a\0b\0"s,
+       "iconv -f UTF-16"},
+      {"\xfe\xff\0"
+       "a\0b"s,
+       "iconv -f UTF-16"},
+      {"\xff\xfe\0\0"
+       "a\0\0\0"s,
+       "iconv -f UTF-32"},
+      {"\x28\xb5\x2f\xfd...", "zstd -d"},
+      {"\xfd"
+       "7zXZ\0..."s,
+       "xz -d"},
+      {"BZh91AY&SY...", "bzip2 -d"},
+      {"PK\3\4...", "Excel"},
+      {"PAR1....", "CSV"},
+      {"%PDF-1.7\n", "pdftotext"},
+      {std::string(257, 'a') + "ustar\0", "Unpack"}};
+  for (const auto& [bytes, remedy] : cases) {
+    const std::string message = message_of([&] { plain_text(bytes, "some/file"); });
+    EXPECT_TRUE(message.starts_with("some/file: is ")) << message;
+    EXPECT_NE(message.find(remedy), std::string::npos) << message;
+  }
+  for (const std::string& text :
+       {""s, "P"s, "PARIS is a city"s, "BZh is no word"s, "\xc3\xa9t\xc3\xa9"s, "\0\1"s})
+    EXPECT_EQ(plain_text(text, "f"), text);
+  EXPECT_EQ(plain_text("\xef\xbb\xbfText", "f"), "Text");
 }
 
 }  // namespace lehr

@@ -142,6 +142,69 @@ TEST(Safetensors, HostileHeadersAreRefused) {
   }
 }
 
+TEST(Safetensors, AFileOfAnotherKindIsNamedWithItsRemedy) {
+  Scratch scratch;
+  struct Case {
+    std::string bytes, says, remedy;
+  };
+  for (const Case& one : std::vector<Case>{
+           {"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n", "Git LFS",
+            "git lfs pull"},
+           {"PK\3\4" + std::string(60, 'x'), "a zip archive", "safetensors"},
+           {"GGUF" + std::string(60, '\0'), "a GGUF file", "safetensors"},
+           {"\x89HDF\r\n\x1a\n" + std::string(60, '\0'), "an HDF5 file", "safetensors"},
+           {"\x80\2}q\1" + std::string(60, 'x'), "a pickle", "safetensors"},
+           {"\x1f\x8b" + std::string(60, 'x'), "a gzip file", "Unpack"},
+           {"<!DOCTYPE html><html>not found</html>", "a page of the web", "Download"}}) {
+    write_file_durably(scratch / "f", one.bytes);
+    const std::string message = message_of([&] { SafetensorsFile file(scratch / "f"); });
+    EXPECT_NE(message.find(one.says), std::string::npos) << message;
+    EXPECT_NE(message.find("\n  "), std::string::npos) << message;
+    EXPECT_NE(message.find(one.remedy, message.find('\n')), std::string::npos) << message;
+  }
+  EXPECT_NE(message_of([&] { SafetensorsFile file(scratch / "none"); }).find("missing"),
+            std::string::npos);
+}
+
+TEST(Safetensors, DtypesThatOthersWriteAreShown) {
+  Scratch scratch;
+  const std::string header = R"({"a":{"dtype":"F8_E4M3","shape":[3,2],"data_offsets":[0,6]},)"
+                             R"("b":{"dtype":"U16","shape":[1],"data_offsets":[6,8]},)"
+                             R"("c":{"dtype":"F4","shape":[2,3],"data_offsets":[8,11]},)"
+                             R"("d":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[11,14]}})";
+  write_file_durably(scratch / "f", with_length(header, std::string(14, 'x')));
+  const SafetensorsFile file(scratch / "f");
+  EXPECT_EQ(file.find("a")->dtype, "F8_E4M3");
+  EXPECT_EQ(file.find("d")->bytes, 3U);
+  const std::string odd = R"({"c":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}})";
+  EXPECT_NE(refusal(scratch, with_length(odd, "x")).find("tensor 'c': shape"), std::string::npos);
+}
+
+TEST(Safetensors, PrefixesOfWrappersAreTakenOffWhereAllNamesHaveThem) {
+  Scratch scratch;
+  float x = 0;
+  auto names = [&](const std::vector<std::string>& stored, const std::string& stripped) {
+    std::vector<TensorView> views;
+    for (const auto& name : stored) views.push_back({name, "F32", {1}, &x, 4});
+    remove_tree(scratch / "f");
+    write_safetensors(scratch / "f", views);
+    SafetensorsFile file(scratch / "f");
+    EXPECT_EQ(file.strip_wrappers(), stripped);
+    std::vector<std::string> found;
+    for (const auto& view : file.tensors()) {
+      EXPECT_EQ(file.find(view.name), &view);
+      found.push_back(view.name);
+    }
+    return found;
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(names({"module.a", "module.b.c"}, "module."), (Names{"a", "b.c"}));
+  EXPECT_EQ(names({"_orig_mod.module.a"}, "_orig_mod.module."), (Names{"a"}));
+  EXPECT_EQ(names({"module._orig_mod.a"}, "module._orig_mod."), (Names{"a"}));
+  EXPECT_EQ(names({"module.a", "b"}, ""), (Names{"module.a", "b"}));
+  EXPECT_EQ(names({}, ""), Names{});
+}
+
 TEST(Safetensors, FoldersPipesAndAbsentFilesAreRefused) {
   Scratch scratch;
   for (const std::string& path : {scratch.path(), scratch / "absent", std::string("/dev/zero")})
