@@ -159,8 +159,10 @@ int dispatch(int argc, const char* const* argv, Options& o) {
            "lehr evaluate model --data t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz");
   evaluate->add_option("artefact", o.path, "Artefact folder")->required();
   evaluate
-      ->add_option("--data", o.inputs,
-                   "Data files: images then labels for IDX and npy; one CSV for tables")
+      ->add_option(
+          "--data", o.inputs,
+          "Images then labels for IDX and npy, one CSV for tables, a text or token shards for "
+          "language models")
       ->required();
   evaluate->add_flag("--json", o.json, "For machines");
 

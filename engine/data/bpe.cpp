@@ -50,10 +50,16 @@ class Bpe : public Tokenizer {
   void encode(std::string_view text, Tokens& ids, bool special) const override;
   std::string decode(const uint32_t* ids, size_t count) const override;
   int64_t vocabulary() const override { return vocabulary_; }
+  size_t whole(std::string_view text) const override {
+    // tokens that are found in every text may lie across any place
+    return added_.any_plain() ? 0 : splitter_.certain(text);
+  }
+  std::vector<int64_t> sizes() const override;
+  Tokens begin_of_text() const override { return parts_.begin; }
   std::optional<uint32_t> end_of_text() const override {
     for (const char* name : {kEndOfText, "<|end_of_text|>", "</s>"})
-      if (auto found = parts_.special.find(name); found != parts_.special.end())
-        return found->second;
+      for (const AddedToken& token : added_.all())
+        if (token.content == name) return token.id;
     return std::nullopt;
   }
   std::string kind() const override { return "bpe"; }
@@ -69,14 +75,18 @@ class Bpe : public Tokenizer {
   Splitter splitter_;
   PairTable pairs_;
   std::unordered_map<std::string_view, uint32_t> words_;  // into parts_.tokens
-  std::vector<bool> starts_special_;                      // by first byte
-  std::vector<std::string> special_names_;                // by id
+  AddedTokens added_;
+  std::vector<const AddedToken*> added_by_id_;  // nullptr: none
   uint32_t bytes_[256];
   int64_t vocabulary_ = 0;
 };
 
 Bpe::Bpe(BpeParts parts, const std::string& where)
-    : parts_(std::move(parts)), splitter_(parts_.pattern, where), pairs_(parts_.merges) {
+    : parts_(std::move(parts)),
+      splitter_(parts_.pattern, where),
+      pairs_(parts_.merges),
+      added_(parts_.added) {
+  parts_.added = added_.all();  // by id
   const auto& tokens = parts_.tokens;
   std::fill(std::begin(bytes_), std::end(bytes_), kNone);
   for (uint32_t id = 0; id < tokens.size(); ++id)
@@ -86,18 +96,24 @@ Bpe::Bpe(BpeParts parts, const std::string& where)
       throw Error(Code::kData, fmt::format("there is no token for byte {}", byte), where,
                   "A byte-level BPE has one for each of the 256 bytes.");
   vocabulary_ = static_cast<int64_t>(tokens.size());
-  starts_special_.resize(256);
-  for (const auto& [name, id] : parts_.special) {
-    vocabulary_ = std::max<int64_t>(vocabulary_, id + int64_t{1});
-    starts_special_[static_cast<uint8_t>(name[0])] = true;
-    if (special_names_.size() <= id) special_names_.resize(id + 1);
-    special_names_[id] = name;
+  for (const AddedToken& token : added_.all()) {
+    vocabulary_ = std::max<int64_t>(vocabulary_, token.id + int64_t{1});
+    if (added_by_id_.size() <= token.id) added_by_id_.resize(token.id + 1);
+    added_by_id_[token.id] = &token;
   }
+  const std::vector<int64_t> known = sizes();
+  for (uint32_t id : parts_.begin)
+    if (id >= known.size() || known[id] == kNoToken)
+      throw Error(Code::kData,
+                  fmt::format("the post_processor names token {}, and there is none", id), where,
+                  "The file is damaged: fetch it again.");
   // words that are a token and that merges would make that token need no merging
   words_.reserve(tokens.size());
   Tokens made;
   for (uint32_t id = 0; id < tokens.size(); ++id) {
-    if (tokens[id].empty()) continue;
+    const bool is_special =
+        id < added_by_id_.size() && added_by_id_[id] && added_by_id_[id]->special;
+    if (tokens[id].empty() || is_special) continue;
     made.clear();
     if (!parts_.whole_words) merge(tokens[id], made);
     if (parts_.whole_words || (made.size() == 1 && made[0] == id)) words_.emplace(tokens[id], id);
@@ -105,27 +121,19 @@ Bpe::Bpe(BpeParts parts, const std::string& where)
 }
 
 void Bpe::encode(std::string_view text, Tokens& ids, bool special) const {
-  size_t begin = 0;
-  for (size_t at = 0; special && at < text.size();) {
-    if (!starts_special_[static_cast<uint8_t>(text[at])]) {
-      ++at;
-      continue;
-    }
-    // the longest that begins here
-    const std::pair<const std::string, uint32_t>* longest = nullptr;
-    for (const auto& entry : parts_.special)
-      if (text.substr(at).starts_with(entry.first) &&
-          (!longest || entry.first.size() > longest->first.size()))
-        longest = &entry;
-    if (!longest) {
-      ++at;
-      continue;
-    }
-    encode_text(text.substr(begin, at - begin), ids);
-    ids.push_back(longest->second);
-    begin = at += longest->first.size();
-  }
-  encode_text(text.substr(begin), ids);
+  if (!special && !added_.any_plain()) return encode_text(text, ids);
+  added_.split(
+      text, special, [&](std::string_view words) { encode_text(words, ids); },
+      [&](uint32_t id) { ids.push_back(id); });
+}
+
+std::vector<int64_t> Bpe::sizes() const {
+  std::vector<int64_t> sizes(vocabulary_, kNoToken);
+  for (size_t id = 0; id < parts_.tokens.size(); ++id)
+    if (!parts_.tokens[id].empty()) sizes[id] = static_cast<int64_t>(parts_.tokens[id].size());
+  for (const AddedToken& token : added_.all())
+    sizes[token.id] = token.special ? 0 : static_cast<int64_t>(token.content.size());
+  return sizes;
 }
 
 void Bpe::encode_text(std::string_view text, Tokens& ids) const {
@@ -215,8 +223,8 @@ std::string Bpe::decode(const uint32_t* ids, size_t count) const {
   std::string text;
   for (size_t i = 0; i < count; ++i) {
     const uint32_t id = ids[i];
-    if (id < special_names_.size() && !special_names_[id].empty()) {
-      text += special_names_[id];
+    if (id < added_by_id_.size() && added_by_id_[id]) {
+      text += added_by_id_[id]->content;
     } else if (id < parts_.tokens.size() && !parts_.tokens[id].empty()) {
       text += parts_.tokens[id];
     } else {

@@ -3,13 +3,13 @@
 // and again. A heap keeps long words from taking quadratic time.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/data/added_tokens.h"
 #include "engine/data/split.h"
 #include "engine/data/tokenizer.h"
 
@@ -24,7 +24,8 @@ struct Merge {
 struct BpeParts {
   std::vector<std::string> tokens;  // bytes of each id; "" where there is none
   std::vector<Merge> merges;
-  std::map<std::string, uint32_t> special;  // names
+  std::vector<AddedToken> added;
+  Tokens begin;  // what stands before every document
   std::string pattern = kGpt2Pattern;
   bool whole_words = false;  // a word that is a token is that token, whatever merges would give
 };
@@ -37,9 +38,10 @@ std::shared_ptr<const Tokenizer> make_bpe(BpeParts parts, const std::string& whe
 BpeParts rank_parts(std::string_view text, const std::string& pattern, const std::string& where);
 std::shared_ptr<const Tokenizer> parse_ranks(std::string_view text, const std::string& pattern,
                                              const std::string& where);
-// Hugging Face's tokenizer.json of a byte-level BPE. What its post-processor would add around a
-// text (such as a begin-of-text token) is not added.
+// Hugging Face's tokenizer.json of a byte-level BPE.
 std::shared_ptr<const Tokenizer> parse_bpe(const nlohmann::json& json, const std::string& where);
 std::string write_bpe(const BpeParts& parts);
+// The ids of byte_tokenizer, as such a tokenizer.
+BpeParts byte_parts(bool end_of_text);
 
 }  // namespace lehr::data

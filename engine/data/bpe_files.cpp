@@ -71,10 +71,10 @@ std::optional<std::string> from_base64(std::string_view text) {
   return bytes;
 }
 
-std::map<std::string, uint32_t> special_after(const std::string& pattern, uint32_t first) {
+std::vector<AddedToken> special_after(const std::string& pattern, uint32_t first) {
   if (pattern == "gpt2") return {{kEndOfText, first}};
   // Llama 3 has 256, most of them in reserve
-  std::map<std::string, uint32_t> special;
+  std::vector<AddedToken> special;
   uint32_t reserved = 0;
   for (uint32_t i = 0; i < 256; ++i) {
     std::string name;
@@ -97,7 +97,7 @@ std::map<std::string, uint32_t> special_after(const std::string& pattern, uint32
       default:
         name = fmt::format("<|reserved_special_token_{}|>", reserved++);
     }
-    special[name] = first + i;
+    special.push_back({name, first + i});
   }
   return special;
 }
@@ -170,6 +170,77 @@ std::string pattern_of(const Json& part, const std::string& where) {
   other_kind(fmt::format("the pre-tokenizer '{}'", type), where);
 }
 
+// the ids that a post-processor puts before every text
+Tokens begin_of(const Json& part, const std::string& where) {
+  const std::string type = type_of(part);
+  Tokens begin;
+  if (type == "none" || type == "ByteLevel") return begin;  // offsets only
+  if (type == "Sequence") {
+    for (const Json& one : part.at("processors"))
+      for (uint32_t id : begin_of(one, where)) begin.push_back(id);
+    return begin;
+  }
+  auto refuse = [&](const std::string& what) {
+    throw Error(Code::kData, "the tokenizer has " + what, where,
+                "Lehr reads a post_processor that puts tokens before a text, and ends documents "
+                "itself: take the rest out of it (null: none).");
+  };
+  if (type != "TemplateProcessing") refuse(fmt::format("the post-processor '{}'", type));
+  bool before = true;
+  for (const Json& piece : part.at("single")) {
+    if (!piece.contains("SpecialToken")) {
+      before = false;
+      continue;
+    }
+    const auto name = piece.at("SpecialToken").at("id").get<std::string>();
+    if (!before) refuse(fmt::format("a post-processor that puts {} behind every text", name));
+    for (const Json& id : part.at("special_tokens").at(name).at("ids"))
+      begin.push_back(id.get<uint32_t>());
+  }
+  return begin;
+}
+
+std::vector<AddedToken> added_of(const Json& list, const std::string& where) {
+  std::vector<AddedToken> added;
+  std::unordered_map<std::string, uint32_t> ids;
+  for (const Json& token : list) {
+    AddedToken one{token.at("content").get<std::string>(), token.at("id").get<uint32_t>(),
+                   token.value("special", true),           token.value("single_word", false),
+                   token.value("lstrip", false),           token.value("rstrip", false),
+                   token.value("normalized", false)};
+    if (one.content.empty() || one.id >= kMostIds)
+      throw Error(Code::kData, fmt::format("the added token '{}' has id {}", one.content, one.id),
+                  where);
+    if (!ids.emplace(one.content, one.id).second)
+      throw Error(Code::kData, fmt::format("the added token '{}' is there twice", one.content),
+                  where, "Take one of the two out.");
+    added.push_back(std::move(one));
+  }
+  return added;
+}
+
+Json post_processor(const BpeParts& parts) {
+  if (parts.begin.empty()) return {};
+  auto sequence = [](const char* id, int type) {
+    return Json{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
+  Json single = Json::array(), special = Json::object();
+  for (uint32_t id : parts.begin) {
+    std::string name = id < parts.tokens.size() ? to_letters(parts.tokens[id]) : "";
+    for (const AddedToken& token : parts.added)
+      if (token.id == id) name = token.content;
+    single.push_back({{"SpecialToken", {{"id", name}, {"type_id", 0}}}});
+    special[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+  }
+  single.push_back(sequence("A", 0));
+  Json pair = single;
+  pair.push_back(sequence("B", 1));
+  return {{"type", "TemplateProcessing"},
+          {"single", single},
+          {"pair", pair},
+          {"special_tokens", special}};
+}
+
 }  // namespace
 
 BpeParts rank_parts(std::string_view text, const std::string& pattern, const std::string& where) {
@@ -216,7 +287,7 @@ BpeParts rank_parts(std::string_view text, const std::string& pattern, const std
     }
   }
   parts.pattern = pattern == "llama3" ? kLlama3Pattern : kGpt2Pattern;
-  parts.special = special_after(pattern, static_cast<uint32_t>(parts.tokens.size()));
+  parts.added = special_after(pattern, static_cast<uint32_t>(parts.tokens.size()));
   parts.whole_words = true;
   return parts;
 }
@@ -255,31 +326,36 @@ std::shared_ptr<const Tokenizer> parse_bpe(const Json& json, const std::string& 
   }
   if (parts.pattern.empty()) other_kind("no pattern that splits text into words", where);
 
-  for (const Json& token : json.value("added_tokens", Json::array())) {
-    const auto name = token.at("content").get<std::string>();
-    const auto id = token.at("id").get<uint32_t>();
-    if (name.empty() || id >= kMostIds)
-      throw Error(Code::kData, fmt::format("the added token '{}' has id {}", name, id), where);
-    for (const char* key : {"lstrip", "rstrip", "single_word"})
-      if (token.value(key, false))
-        other_kind(fmt::format("the added token '{}' with {}", name, key), where);
-    parts.special[name] = id;
-  }
+  parts.added = added_of(json.value("added_tokens", Json::array()), where);
+  std::unordered_map<std::string, uint32_t> added;
+  for (const AddedToken& token : parts.added) added.emplace(token.content, token.id);
   std::unordered_map<std::string, uint32_t> ids;  // by the letters of the file
   for (const auto& [text, value] : model.at("vocab").items()) {
     const auto id = value.get<uint32_t>();
     if (id >= kMostIds)
       throw Error(Code::kData, fmt::format("the token '{}' has id {}", text, id), where);
-    if (parts.special.contains(text)) continue;
+    const auto same = added.find(text);
+    if (same != added.end() && same->second != id)
+      throw Error(Code::kData,
+                  fmt::format("the added token '{}' has id {}, and in the vocabulary {}", text,
+                              same->second, id),
+                  where, "Give it the id that the model was trained with.");
     auto bytes = from_letters(text);
-    if (!bytes || bytes->empty())
+    if (!bytes || bytes->empty()) {
+      if (same != added.end()) continue;  // found in texts as it is, never made by merges
       other_kind(fmt::format("the token '{}', which is not bytes written as letters", text), where);
+    }
     if (parts.tokens.size() <= id) parts.tokens.resize(id + 1);
     if (!parts.tokens[id].empty())
       throw Error(Code::kData, fmt::format("two tokens have id {}", id), where);
     parts.tokens[id] = std::move(*bytes);
     ids.emplace(text, id);
   }
+  for (const AddedToken& token : parts.added)
+    if (token.id < parts.tokens.size() && !parts.tokens[token.id].empty() &&
+        to_letters(parts.tokens[token.id]) != token.content)
+      throw Error(Code::kData, fmt::format("two tokens have id {}", token.id), where);
+  parts.begin = begin_of(json.value("post_processor", Json()), where);
   uint32_t number = 0;
   for (const Json& merge : model.at("merges")) {
     std::string left, right;
@@ -304,30 +380,46 @@ std::shared_ptr<const Tokenizer> parse_bpe(const Json& json, const std::string& 
   throw Error(Code::kData, "not a tokenizer.json of a byte-level BPE", where, error.what());
 }
 
+BpeParts byte_parts(bool end_of_text) {
+  BpeParts parts;
+  for (int byte = 0; byte < 256; ++byte) parts.tokens.emplace_back(1, static_cast<char>(byte));
+  if (end_of_text) parts.added = special_after("gpt2", 256);
+  return parts;
+}
+
 std::string write_bpe(const BpeParts& parts) {
   auto quoted = [](const std::string& text) { return Json(text).dump(); };
   // by hand where it is long: ids and merges in order, as readers and people expect them
+  std::vector<std::string> names(parts.tokens.size());
+  for (size_t id = 0; id < names.size(); ++id) names[id] = to_letters(parts.tokens[id]);
+  // Other readers take an added token's id from the vocabulary, and count on from the vocabulary's
+  // size where it has none: those that would get another id so stand in it.
+  auto next = static_cast<uint32_t>(std::count_if(
+      names.begin(), names.end(), [](const std::string& name) { return !name.empty(); }));
+  bool counted_on = true;
+  for (const AddedToken& token : parts.added)
+    if (token.id >= names.size() || names[token.id].empty())
+      counted_on = counted_on && token.id == next++;
+  Json added = Json::array();
+  for (const AddedToken& token : parts.added) {
+    if (!counted_on && names.size() <= token.id) names.resize(token.id + 1);
+    if (!counted_on) names[token.id] = token.content;
+    added.push_back({{"id", token.id},
+                     {"content", token.content},
+                     {"single_word", token.single_word},
+                     {"lstrip", token.lstrip},
+                     {"rstrip", token.rstrip},
+                     {"normalized", token.normalized},
+                     {"special", token.special}});
+  }
   std::string vocab, merges;
-  for (size_t id = 0; id < parts.tokens.size(); ++id)
-    if (!parts.tokens[id].empty())
-      vocab += fmt::format("{}{}: {}", vocab.empty() ? "" : ", ",
-                           quoted(to_letters(parts.tokens[id])), id);
+  for (size_t id = 0; id < names.size(); ++id)
+    if (!names[id].empty())
+      vocab += fmt::format("{}{}: {}", vocab.empty() ? "" : ", ", quoted(names[id]), id);
   for (const Merge& merge : one_merge_a_token(parts))
     merges += fmt::format("{}[{}, {}]", merges.empty() ? "" : ", ",
                           quoted(to_letters(parts.tokens[merge.left])),
                           quoted(to_letters(parts.tokens[merge.right])));
-  std::vector<std::pair<uint32_t, std::string>> special;
-  for (const auto& [name, id] : parts.special) special.emplace_back(id, name);
-  std::sort(special.begin(), special.end());
-  Json added = Json::array();
-  for (const auto& [id, name] : special)
-    added.push_back({{"id", id},
-                     {"content", name},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
   const Json letters{{"type", "ByteLevel"},
                      {"add_prefix_space", false},
                      {"trim_offsets", true},
@@ -339,11 +431,12 @@ std::string write_bpe(const BpeParts& parts) {
   const Json before{{"type", "Sequence"}, {"pretokenizers", {split, letters}}};
   return fmt::format(
       R"({{"version": "1.0", "truncation": null, "padding": null, "added_tokens": {}, )"
-      R"("normalizer": null, "pre_tokenizer": {}, "post_processor": null, "decoder": {}, )"
+      R"("normalizer": null, "pre_tokenizer": {}, "post_processor": {}, "decoder": {}, )"
       R"("model": {{"type": "BPE", "dropout": null, "unk_token": null, )"
       R"("continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false, )"
       R"("byte_fallback": false, "ignore_merges": {}, "vocab": {{{}}}, "merges": [{}]}}}})",
-      added.dump(), before.dump(), letters.dump(), parts.whole_words, vocab, merges);
+      added.dump(), before.dump(), post_processor(parts).dump(), letters.dump(), parts.whole_words,
+      vocab, merges);
 }
 
 }  // namespace lehr::data

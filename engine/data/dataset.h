@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/base/batch.h"
 #include "engine/base/fields.h"
+#include "engine/data/documents.h"
 
 namespace lehr::data {
 
@@ -28,13 +30,15 @@ struct DataInfo {
   int64_t features = 0;                       // tables, as the model sees them
   bool is_text = false;                       // token ids in, the next token as the target
   int64_t vocabulary = 0, context = 0;        // text: ids are below vocabulary; tokens per sample
-  std::string tokenizer;                      // text: its tokenizer.json
-  // text: bytes per token of the validation set (of training where there is none); a loss in nats
-  // per token is loss / ln 2 / bytes_per_token bits per byte
-  double bytes_per_token = 0;
-  StringList classes;       // empty: regression or text
-  int64_t values = 0;       // regression: targets per sample
-  std::string fingerprint;  // of the source files: part of what exactness depends on
+  std::string tokenizer;                      // text: its tokenizer.json; "": not known
+  // text: int64 [vocabulary], how many bytes of text each token stands for (0: special); undefined
+  // where the tokenizer is not known. Bits per byte are the nats of all predicted tokens, by ln 2,
+  // by the bytes of these tokens.
+  at::Tensor token_bytes;
+  std::optional<TextLayout> layout;  // text: how a file of it is read; nullopt: not known
+  StringList classes;                // empty: regression or text
+  int64_t values = 0;                // regression: targets per sample
+  std::string fingerprint;           // of the source files: part of what exactness depends on
 };
 
 // What the source stored, before any preprocessing: the input of an artefact's forward.

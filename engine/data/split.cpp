@@ -63,26 +63,38 @@ struct Match {
   }
 };
 
-}  // namespace
-
-Splitter::Splitter(const std::string& pattern, const std::string& where) : pattern_(pattern) {
-  const std::string text = with_unicode_space(pattern, where);
+pcre2_code* compiled(const std::string& text, const std::string& pattern,
+                     const std::string& where) {
   int problem = 0;
   size_t at = 0;
   pcre2_code* code =
       pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                     PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &problem, &at, nullptr);
-  if (!code) {
-    char message[256] = "";
-    pcre2_get_error_message(problem, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
-    throw Error(Code::kData,
-                fmt::format("the split pattern {} cannot be read from '{}' on: {}", pattern,
-                            text.substr(std::min(at, text.size())), message),
-                where, "Lehr reads patterns that PCRE2 takes.");
-  }
+  if (code) return code;
+  char message[256] = "";
+  pcre2_get_error_message(problem, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
+  throw Error(Code::kData,
+              fmt::format("the split pattern {} cannot be read from '{}' on: {}", pattern,
+                          text.substr(std::min(at, text.size())), message),
+              where, "Lehr reads patterns that PCRE2 takes.");
+}
+
+}  // namespace
+
+Splitter::Splitter(const std::string& pattern, const std::string& where) : pattern_(pattern) {
+  pcre2_code* code = compiled(with_unicode_space(pattern, where), pattern, where);
   // without compilation to machine code everything works, some ten times slower
-  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
   code_ = std::shared_ptr<const void>(code, [code](const void*) { pcre2_code_free(code); });
+  uint32_t behind = 0;
+  pcre2_pattern_info(code, PCRE2_INFO_MAXLOOKBEHIND, &behind);
+  looks_behind_ = behind > 0;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] == '\\' && ++i < pattern.size())
+      looks_behind_ = looks_behind_ || pattern[i] == 'A' || pattern[i] == 'G';
+    else if (pattern[i] == '^' && (i == 0 || pattern[i - 1] != '['))
+      looks_behind_ = true;
+  }
 }
 
 void Splitter::split(std::string_view text, std::vector<size_t>& ends) const {
@@ -94,7 +106,7 @@ void Splitter::split(std::string_view text, std::vector<size_t>& ends) const {
       if (bytes == 0) break;
       end += bytes;
     }
-    if (end > begin) split_valid(text.substr(begin, end - begin), begin, ends);
+    if (end > begin) split_valid(text.substr(begin, end - begin), begin, false, ends);
     begin = end;
     while (end < text.size() && code_point(text, end).bytes == 0) ++end;
     if (end > begin) ends.push_back(end);
@@ -102,20 +114,39 @@ void Splitter::split(std::string_view text, std::vector<size_t>& ends) const {
   }
 }
 
-void Splitter::split_valid(std::string_view text, size_t base, std::vector<size_t>& ends) const {
+size_t Splitter::certain(std::string_view text) const {
+  if (looks_behind_) return 0;
+  const size_t size = whole_characters(text);
+  std::vector<size_t> ends;
+  size_t sure = 0;
+  for (size_t begin = 0; begin < size;) {
+    size_t end = begin;
+    for (int bytes; end < size && (bytes = code_point(text, end).bytes) > 0;) end += bytes;
+    if (end >= size) return begin + split_valid(text.substr(begin, size - begin), 0, true, ends);
+    begin = end;
+    while (end < size && code_point(text, end).bytes == 0) ++end;
+    if (end >= size) break;  // a run of what is no UTF-8 may go on
+    sure = begin = end;
+  }
+  return sure;
+}
+
+size_t Splitter::split_valid(std::string_view text, size_t base, bool more,
+                             std::vector<size_t>& ends) const {
   thread_local const Match match;
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(match.data);
   for (size_t at = 0; at < text.size();) {
-    uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
+    uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | (more ? PCRE2_PARTIAL_HARD : 0);
     int result = pcre2_match(code, subject, text.size(), at, options, match.data, match.context);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT)
       result = pcre2_match(code, subject, text.size(), at, options | PCRE2_NO_JIT, match.data,
                            match.context);
+    if (more && (result == PCRE2_ERROR_PARTIAL || result == PCRE2_ERROR_NOMATCH)) return at;
     if (result == PCRE2_ERROR_NOMATCH) {
       ends.push_back(base + text.size());
-      return;
+      return text.size();
     }
     if (result < 0)
       throw Error(Code::kData, fmt::format("splitting text into words fails (PCRE2: {})", result),
@@ -124,6 +155,23 @@ void Splitter::split_valid(std::string_view text, size_t base, std::vector<size_
     ends.push_back(base + found[1]);
     at = found[1];
   }
+  return text.size();
+}
+
+bool is_white_space(uint32_t code) {
+  return (code >= 0x9 && code <= 0xd) || code == 0x20 || code == 0x85 || code == 0xa0 ||
+         code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 ||
+         code == 0x202f || code == 0x205f || code == 0x3000;
+}
+
+bool is_word_character(uint32_t code) {
+  const char* const kWord = R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}])";
+  static const pcre2_code* const word = compiled(kWord, kWord, "");
+  thread_local const Match match;
+  std::string text;
+  append_utf8(code, text);
+  return pcre2_match(word, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0,
+                     PCRE2_NO_UTF_CHECK, match.data, nullptr) > 0;
 }
 
 }  // namespace lehr::data

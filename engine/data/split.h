@@ -21,13 +21,23 @@ class Splitter {
   // Appends where words end. Words tile the text: what the pattern leaves out is a word too, and so
   // is each run of bytes that is not UTF-8.
   void split(std::string_view text, std::vector<size_t>& ends) const;
+  // Where the last word ends that is the same whatever follows `text`; 0: none is, or the pattern
+  // looks behind itself, so that a text can only be split whole.
+  size_t certain(std::string_view text) const;
   const std::string& pattern() const { return pattern_; }
 
  private:
-  void split_valid(std::string_view text, size_t base, std::vector<size_t>& ends) const;
+  // with `more`, only words that do not depend on what follows; returns where it came to
+  size_t split_valid(std::string_view text, size_t base, bool more,
+                     std::vector<size_t>& ends) const;
 
   std::string pattern_;
   std::shared_ptr<const void> code_;
+  bool looks_behind_ = false;
 };
+
+// As Hugging Face's tokenizers class them: \w and \s of its regular expressions.
+bool is_word_character(uint32_t code);
+bool is_white_space(uint32_t code);
 
 }  // namespace lehr::data

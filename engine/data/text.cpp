@@ -28,8 +28,8 @@ class Text : public WindowDataset {
   }
 
  protected:
-  Place place(Split split, int64_t sample, bool augment, uint64_t seed,
-              int64_t epoch) const override {
+  WindowPlace place(Split split, int64_t sample, bool augment, uint64_t seed,
+                    int64_t epoch) const override {
     int64_t begin = sample * info_.context;
     if (split == Split::kTrain && augment) {
       // draws of its own beside those of the order of this epoch
@@ -38,14 +38,17 @@ class Text : public WindowDataset {
     }
     return {&streams_[static_cast<int>(split)], begin};
   }
+  std::vector<int64_t> counts() const override {
+    std::vector<int64_t> counts(info_.vocabulary);
+    count_tokens(streams_[0], 1, counts);
+    return counts;
+  }
 
  private:
   void add(Split split, const Bytes& file, const std::vector<std::string_view>& documents);
 
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool separated_ = false;
   TokenStream streams_[3];
-  SplitFigures figures_[3];
   TrainingWindows windows_;
 };
 
@@ -63,9 +66,10 @@ Text::Text(const FieldSource& source) {
   const auto windows = source.get<WindowFields>();
   if (files.train_file.empty())
     throw Error(Code::kRecipe, "no training text is given", "data.train_file");
-  separated_ = !fields.document_separator.empty();
+  const bool separated = !fields.document_separator.empty();
+  info_.layout = TextLayout{fields.document_separator, separated};
   document_mask_ = windows.document_mask;
-  if (document_mask_ && !separated_)
+  if (document_mask_ && !separated)
     throw Error(Code::kRecipe, "documents are masked, but nothing separates them",
                 "data.document_mask",
                 "Set data.document_separator too, or leave document_mask out.");
@@ -74,17 +78,21 @@ Text::Text(const FieldSource& source) {
   const Bytes train = read_bytes(files.train_file, hint);
   const std::string_view text = text_of(train);
   const TokenizerChoice choice{fields.tokenizer, fields.tokenizer_file, fields.split_pattern,
-                               separated_};
+                               separated};
   tokenizer_ = make_tokenizer(choice, text, train.path);
   info_.is_text = true;
   info_.vocabulary = tokenizer_->vocabulary();
   info_.context = windows.context;
   info_.tokenizer = tokenizer_->json();
+  set_tokenizer(tokenizer_.get());
   std::vector<std::string> hashes = {train.hash,
                                      xxh3_128(info_.tokenizer.data(), info_.tokenizer.size())};
 
   auto parts_of = [&](const Bytes& file) {
-    return split_documents(text_of(file), fields.document_separator);
+    auto parts = split_documents(text_of(file), fields.document_separator);
+    if (separated && parts.size() == 1)
+      remarks_.push_back(separator_remark(fields.document_separator, parts[0], file.path));
+    return parts;
   };
   auto add_file = [&](Split split, const std::string& path) {
     const Bytes file = read_bytes(path, hint);
@@ -92,8 +100,12 @@ Text::Text(const FieldSource& source) {
     add(split, file, parts_of(file));
   };
   const double fraction = files.validation_file.empty() ? common.validation_fraction : 0;
-  if (separated_) {
+  if (separated) {
     const auto documents = parts_of(train);
+    if (fraction > 0 && documents.size() == 1)
+      throw Error(Code::kRecipe, remarks_.back(), "data.document_separator",
+                  "Whole documents are held out: name what separates them, leave it out for one "
+                  "text, or give data.validation_file.");
     std::vector<uint64_t> ids;
     for (std::string_view document : documents) ids.push_back(document_id(document));
     const auto [kept, held] =
@@ -125,25 +137,14 @@ Text::Text(const FieldSource& source) {
     throw Error(Code::kRecipe, "the validation text is too short for one target",
                 "data.validation_fraction", "Choose a larger fraction, or 0.");
   info_.fingerprint = fingerprint_of(hashes);
-  info_.bytes_per_token = figures_[streams_[1].size() > 0 ? 1 : 0].bytes_per_token();
-  statistics_ = text_statistics(figures_, info_, {&streams_[0]});
 }
 
 void Text::add(Split split, const Bytes& file, const std::vector<std::string_view>& documents) {
   Tokens ids;
   std::vector<int64_t> begins;
+  encode_documents(file, documents, *tokenizer_, info_.layout->ends, ids, begins);
   SplitFigures& figures = figures_[static_cast<int>(split)];
-  for (std::string_view document : documents) {
-    begins.push_back(static_cast<int64_t>(ids.size()));
-    try {
-      tokenizer_->encode(document, ids);
-    } catch (const UnknownText& error) {
-      bad_byte(file.path, document.data() - text_of(file).data() + error.byte(), error.message(),
-               error.hint());
-    }
-    if (separated_) ids.push_back(*tokenizer_->end_of_text());
-    figures.text_bytes += document.size();
-  }
+  for (std::string_view document : documents) figures.text_bytes += document.size();
   figures.documents += static_cast<int64_t>(documents.size());
   figures.tokens += static_cast<int64_t>(ids.size());
   streams_[static_cast<int>(split)].add(ids, tokenizer_->vocabulary(), begins);

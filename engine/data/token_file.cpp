@@ -13,8 +13,6 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
-#include "engine/base/files.h"
-#include "engine/base/hash.h"
 #include "engine/data/bytes.h"
 
 namespace lehr::data {
@@ -40,53 +38,78 @@ std::string hash_of(const Header& header) { return xxh3_128(&header, offsetof(He
 
 std::string text_of(const char (&field)[32]) { return {field, sizeof field}; }
 
+constexpr size_t kBufferBytes = 1 << 20;
+
 const char* const kAgain =
     "Remove the file and run the same lehr tokenize again: it makes it anew.";
 
 }  // namespace
 
-void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary) {
-  Header header;
-  header.token_bytes = vocabulary <= 65536 ? 2 : 4;
-  header.count = ids.size();
-  header.documents = shard.documents.size();
-  header.vocabulary = static_cast<uint64_t>(vocabulary);
-  header.text_bytes = shard.text_bytes;
-  header.begin_file = shard.begin.file, header.begin_byte = shard.begin.byte;
-  header.end_file = shard.end.file, header.end_byte = shard.end.byte;
-  std::vector<uint16_t> narrow;
-  const void* data = ids.data();
-  if (header.token_bytes == 2) {
-    narrow.assign(ids.begin(), ids.end());
-    data = narrow.data();
-  }
-  const uint64_t bytes = ids.size() * header.token_bytes, gap = padded(bytes) - bytes;
-  const uint64_t table = shard.documents.size() * sizeof(int64_t);
-  Xxh3 content;
-  content.update(data, bytes);
-  content.update("\0\0\0\0\0\0\0", gap);
-  content.update(shard.documents.data(), table);
-  shard.content = content.digest();
-  shard.token_bytes = static_cast<int>(header.token_bytes);
-  shard.count = static_cast<int64_t>(ids.size());
-  shard.vocabulary = vocabulary;
-  std::memcpy(header.tokenizer, shard.tokenizer.data(), 32);
-  std::memcpy(header.content, shard.content.data(), 32);
-  std::memcpy(header.header, hash_of(header).data(), 32);
+TokenShardWriter::TokenShardWriter(std::string path, int64_t vocabulary)
+    : path_(std::move(path)),
+      temporary_(path_ + ".tmp-" + unique_id()),
+      vocabulary_(vocabulary),
+      token_bytes_(vocabulary <= 65536 ? 2 : 4),
+      file_(std::make_unique<FileWriter>(temporary_)) {
+  const Header empty;  // the true one is written last
+  file_->write(&empty, sizeof empty);
+}
 
-  const std::string temporary = shard.path + ".tmp-" + unique_id();
-  try {
-    FileWriter writer(temporary, sizeof header + bytes + gap + table);
-    writer.write(&header, sizeof header);
-    writer.write(data, bytes);
-    writer.write("\0\0\0\0\0\0\0", gap);
-    writer.write(shard.documents.data(), table);
-    writer.commit();
-    rename_durably(temporary, shard.path);
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
+TokenShardWriter::~TokenShardWriter() {
+  if (!finished_) ::unlink(temporary_.c_str());
+}
+
+void TokenShardWriter::append(const Tokens& ids) {
+  const size_t before = buffer_.size();
+  buffer_.resize(before + ids.size() * token_bytes_);
+  if (token_bytes_ == 2)
+    std::copy(ids.begin(), ids.end(), reinterpret_cast<uint16_t*>(buffer_.data() + before));
+  else
+    std::copy(ids.begin(), ids.end(), reinterpret_cast<uint32_t*>(buffer_.data() + before));
+  count_ += static_cast<int64_t>(ids.size());
+  if (buffer_.size() >= kBufferBytes) flush();
+}
+
+void TokenShardWriter::flush() {
+  content_.update(buffer_.data(), buffer_.size());
+  file_->write(buffer_.data(), buffer_.size());
+  buffer_.clear();
+}
+
+void TokenShardWriter::finish(TokenShard& about) {
+  if (documents_.empty()) documents_ = std::move(about.documents);
+  const uint64_t bytes = static_cast<uint64_t>(count_) * token_bytes_;
+  buffer_.resize(buffer_.size() + padded(bytes) - bytes);
+  const auto* table = reinterpret_cast<const char*>(documents_.data());
+  buffer_.insert(buffer_.end(), table, table + documents_.size() * sizeof(int64_t));
+  flush();
+  about.path = path_;
+  about.content = content_.digest();
+  about.token_bytes = token_bytes_;
+  about.count = count_;
+  about.vocabulary = vocabulary_;
+  about.documents = std::move(documents_);
+  Header header;
+  header.token_bytes = static_cast<uint32_t>(token_bytes_);
+  header.count = static_cast<uint64_t>(count_);
+  header.documents = about.documents.size();
+  header.vocabulary = static_cast<uint64_t>(vocabulary_);
+  header.text_bytes = about.text_bytes;
+  header.begin_file = about.begin.file, header.begin_byte = about.begin.byte;
+  header.end_file = about.end.file, header.end_byte = about.end.byte;
+  std::memcpy(header.tokenizer, about.tokenizer.data(), 32);
+  std::memcpy(header.content, about.content.data(), 32);
+  std::memcpy(header.header, hash_of(header).data(), 32);
+  file_->write_at(0, &header, sizeof header);
+  file_->commit();
+  rename_durably(temporary_, path_);
+  finished_ = true;
+}
+
+void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary) {
+  TokenShardWriter writer(shard.path, vocabulary);
+  writer.append(ids);
+  writer.finish(shard);
 }
 
 TokenShard open_token_shard(const std::string& path, bool verify) {
@@ -158,8 +181,24 @@ TokenShard open_token_shard(const std::string& path, bool verify) {
   return shard;
 }
 
+namespace {
+
+using Json = nlohmann::json;
+
+// how lehr tokenize read its texts, as its plan says
+std::optional<TextLayout> layout_of(const std::string& folder) try {
+  const std::string path = join_path(folder, "tokenize.json");
+  if (!file_exists(path)) return std::nullopt;
+  const Json plan = Json::parse(read_file(path));
+  const auto separator = plan.at("document_separator").get<std::string>();
+  return TextLayout{separator, !separator.empty() || plan.at("inputs").size() > 1};
+} catch (const Json::exception&) {
+  return std::nullopt;
+}
+
+}  // namespace
+
 TokenFolder read_token_folder(const std::string& path) {
-  using Json = nlohmann::json;
   const std::string index = join_path(path, kTokensIndex);
   if (!file_exists(index))
     throw Error(Code::kData, "there is no tokens.json in it: it is not complete", path,
@@ -174,11 +213,33 @@ TokenFolder read_token_folder(const std::string& path) {
       folder.train.push_back(join_path(path, name.get<std::string>()));
     for (const auto& name : json.at("validation"))
       folder.validation.push_back(join_path(path, name.get<std::string>()));
+    folder.counts = json.value("counts", std::vector<int64_t>());
   } catch (const Json::exception& error) {
     throw Error(Code::kData, "not an index of token shards", index, error.what());
   }
   folder.tokenizer = read_file(join_path(path, "tokenizer.json"));
+  folder.layout = layout_of(path);
   return folder;
+}
+
+TokenFolder token_folder(const std::string& path) {
+  if (!path.ends_with(".tokens")) return read_token_folder(path);
+  TokenFolder folder;
+  folder.train = {path};
+  const size_t slash = path.rfind('/');
+  const std::string parent = slash == path.npos ? "." : path.substr(0, slash + 1);
+  const std::string beside = join_path(parent, "tokenizer.json");
+  if (!file_exists(beside)) return folder;
+  const std::string tokenizer = read_file(beside);
+  if (xxh3_128(tokenizer.data(), tokenizer.size()) != open_token_shard(path).tokenizer)
+    return folder;
+  folder.tokenizer = tokenizer;
+  folder.layout = layout_of(parent);
+  return folder;
+}
+
+bool is_token_shards(const std::string& path) {
+  return path.ends_with(".tokens") || file_exists(join_path(path, kTokensIndex));
 }
 
 }  // namespace lehr::data

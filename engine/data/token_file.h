@@ -4,9 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/base/files.h"
+#include "engine/base/hash.h"
+#include "engine/data/documents.h"
 #include "engine/data/tokenizer.h"
 
 namespace lehr::data {
@@ -30,8 +34,32 @@ struct TokenShard {
   std::shared_ptr<const void> memory;  // the ids; owns the mapping
 };
 
-// Writes it durably: there and whole after return, or not there. `ids` are below `vocabulary`;
-// documents, text_bytes, tokenizer, begin and end are taken from `shard`, all else is filled in.
+// Writes a shard piece by piece, durably: there and whole after finish(), or not there.
+class TokenShardWriter {
+ public:
+  TokenShardWriter(std::string path, int64_t vocabulary);
+  ~TokenShardWriter();
+  TokenShardWriter(const TokenShardWriter&) = delete;
+  TokenShardWriter& operator=(const TokenShardWriter&) = delete;
+  void begin_document() { documents_.push_back(count_); }
+  void append(const Tokens& ids);  // below the vocabulary
+  int64_t count() const { return count_; }
+  // text_bytes, tokenizer, begin and end are taken from `about`; documents too, where
+  // begin_document was not called. All else is filled in.
+  void finish(TokenShard& about);
+
+ private:
+  void flush();
+  std::string path_, temporary_;
+  int64_t vocabulary_, count_ = 0;
+  int token_bytes_;
+  std::unique_ptr<FileWriter> file_;
+  std::vector<char> buffer_;
+  std::vector<int64_t> documents_;
+  Xxh3 content_;
+  bool finished_ = false;
+};
+// All of one at once.
 void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary);
 // Throws Error{kData}: missing, cut, damaged (with the byte), or of a newer version. With `verify`
 // every byte is read and held against the checksum.
@@ -39,10 +67,16 @@ TokenShard open_token_shard(const std::string& path, bool verify = false);
 
 // What lehr tokenize leaves in a folder, once it is complete.
 struct TokenFolder {
-  std::string tokenizer;                       // json()
+  std::string tokenizer;                       // json(); "": not known
   std::vector<std::string> train, validation;  // paths of shards
+  std::vector<int64_t> counts;       // how often each id stands in `train`; empty: not known
+  std::optional<TextLayout> layout;  // of the texts that it was made of; nullopt: not known
 };
 inline constexpr const char* kTokensIndex = "tokens.json";
 TokenFolder read_token_folder(const std::string& path);
+// The same, or of a single .tokens file what can be known: the folder that it lies in may hold its
+// tokenizer.
+TokenFolder token_folder(const std::string& path);
+bool is_token_shards(const std::string& path);  // a .tokens file, or a folder with an index
 
 }  // namespace lehr::data

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "engine/base/what_is.h"
 #include "engine/data/bpe.h"
 #include "engine/data/bytes.h"
 
@@ -54,6 +55,12 @@ class ByteTokenizer : public Tokenizer {
         text += kEndOfText;
     }
     return text;
+  }
+  size_t whole(std::string_view text) const override { return text.size(); }
+  std::vector<int64_t> sizes() const override {
+    std::vector<int64_t> sizes(256, 1);
+    if (has_end_) sizes.push_back(0);
+    return sizes;
   }
   int64_t vocabulary() const override { return has_end_ ? 257 : 256; }
   std::optional<uint32_t> end_of_text() const override {
@@ -111,6 +118,14 @@ class CharTokenizer : public Tokenizer {
     }
     return text;
   }
+  size_t whole(std::string_view text) const override { return whole_characters(text); }
+  std::vector<int64_t> sizes() const override {
+    std::vector<int64_t> sizes;
+    for (uint32_t code : codes_)
+      sizes.push_back(code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4);
+    if (has_end_) sizes.push_back(0);
+    return sizes;
+  }
   int64_t vocabulary() const override { return static_cast<int64_t>(codes_.size()) + has_end_; }
   std::optional<uint32_t> end_of_text() const override {
     return has_end_ ? std::optional<uint32_t>(codes_.size()) : std::nullopt;
@@ -147,22 +162,35 @@ std::shared_ptr<const Tokenizer> byte_tokenizer(bool end_of_text) {
   return std::make_shared<ByteTokenizer>(end_of_text);
 }
 
-std::shared_ptr<const Tokenizer> char_tokenizer(std::string_view text, bool end_of_text,
-                                                const std::string& where) {
-  std::vector<bool> seen(0x110000);
+void Alphabet::add(std::string_view text, const std::string& where, uint64_t byte) {
   for (size_t at = 0; at < text.size();) {
     const CodePoint point = code_point(text, at);
     if (point.bytes == 0)
-      bad_byte(where, at, "the text is not UTF-8 here",
+      bad_byte(where, byte + at, "the text is not UTF-8 here",
                "Convert it to UTF-8, or take data.tokenizer: byte.");
-    seen[point.value] = true;
+    seen_[point.value] = true;
     at += point.bytes;
   }
+}
+
+std::vector<uint32_t> Alphabet::codes() const {
   std::vector<uint32_t> codes;
-  for (uint32_t code = 0; code < seen.size(); ++code)
-    if (seen[code]) codes.push_back(code);
+  for (uint32_t code = 0; code < seen_.size(); ++code)
+    if (seen_[code]) codes.push_back(code);
+  return codes;
+}
+
+std::shared_ptr<const Tokenizer> char_tokenizer(std::string_view text, bool end_of_text,
+                                                const std::string& where) {
+  Alphabet alphabet;
+  alphabet.add(text, where);
+  auto codes = alphabet.codes();
   if (codes.empty()) throw Error(Code::kData, "there is no text in it", where);
   return std::make_shared<CharTokenizer>(std::move(codes), end_of_text);
+}
+
+bool same_tokenizer(const std::string& a, const std::string& b) {
+  return a == b || parse_tokenizer(a, "")->json() == parse_tokenizer(b, "")->json();
 }
 
 std::shared_ptr<const Tokenizer> parse_tokenizer(const std::string& text,
@@ -198,7 +226,8 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const TokenizerChoice& choice,
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!choice.file.empty()) {
     const Bytes file = read_bytes(choice.file);
-    const std::string content(reinterpret_cast<const char*>(file.begin()), file.size);
+    const std::string content(
+        plain_text({reinterpret_cast<const char*>(file.begin()), file.size}, choice.file));
     const bool is_json = content.find_first_not_of(" \t\r\n") != std::string::npos &&
                          content[content.find_first_not_of(" \t\r\n")] == '{';
     tokenizer = is_json ? parse_tokenizer(content, choice.file)
@@ -222,6 +251,16 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const TokenizerChoice& choice,
                 "data.tokenizer_file",
                 fmt::format("Add {} to it, or leave out data.document_separator.", kEndOfText));
   return tokenizer;
+}
+
+size_t whole_characters(std::string_view text) {
+  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
+    const auto byte = static_cast<uint8_t>(text[text.size() - back]);
+    if (byte < 0x80) break;
+    if (byte >= 0xc0)
+      return back < (byte < 0xe0 ? 2u : byte < 0xf0 ? 3u : 4u) ? text.size() - back : text.size();
+  }
+  return text.size();
 }
 
 CodePoint code_point(std::string_view text, size_t at) {

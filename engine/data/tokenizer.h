@@ -31,14 +31,23 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
   // Appends the ids of `text`. Safe from several threads. Names of special tokens in the text are
-  // text like any other (a user's text must not end a document), unless `special` is set. Throws
-  // UnknownText.
+  // text like any other (a user's text must not end a document), unless `special` is set; other
+  // added tokens are found in every text. Throws UnknownText.
   virtual void encode(std::string_view text, Tokens& ids, bool special = false) const = 0;
+  // How much of the beginning of a longer text has the ids that it has in the whole, whatever
+  // follows; 0: not known.
+  virtual size_t whole(std::string_view text) const = 0;
   // Throws Error{kData} for an id outside the vocabulary.
   virtual std::string decode(const uint32_t* ids, size_t count) const = 0;
   virtual int64_t vocabulary() const = 0;  // ids are below it
-  // What stands between documents, where the tokenizer has one.
+  // What stands before every document and prompt, where the tokenizer says so.
+  virtual Tokens begin_of_text() const { return {}; }
+  // What stands behind every document, where the tokenizer has one.
   virtual std::optional<uint32_t> end_of_text() const = 0;
+  // How many bytes of text each id stands for: 0 for a special token, kNoToken for a number below
+  // vocabulary() that is no token.
+  static constexpr int64_t kNoToken = -1;
+  virtual std::vector<int64_t> sizes() const = 0;
   virtual std::string kind() const = 0;  // "byte", "char", "bpe"
   // bpe: Hugging Face's tokenizer.json; byte and char: {"type": "lehr_byte", ...}.
   virtual std::string json() const = 0;
@@ -51,6 +60,18 @@ class Tokenizer {
   std::string decode(const Tokens& ids) const { return decode(ids.data(), ids.size()); }
 };
 
+// The characters of texts that come one after the other.
+class Alphabet {
+ public:
+  Alphabet() : seen_(0x110000) {}
+  // Throws Error{kData} for what is no UTF-8, naming byte `byte` + its place of `where`.
+  void add(std::string_view text, const std::string& where, uint64_t byte = 0);
+  std::vector<uint32_t> codes() const;  // ascending
+
+ private:
+  std::vector<bool> seen_;
+};
+
 // 256 ids, each its own byte; with `end_of_text`, id 256 as well.
 std::shared_ptr<const Tokenizer> byte_tokenizer(bool end_of_text);
 // One id for each code point of `alphabet` (UTF-8), in ascending order, once; with `end_of_text`,
@@ -60,6 +81,8 @@ std::shared_ptr<const Tokenizer> char_tokenizer(std::string_view alphabet, bool 
 // Any json() of the above or of bpe.h, or a tokenizer.json of a byte-level BPE. Another kind of
 // tokenizer is an Error{kData} that names it.
 std::shared_ptr<const Tokenizer> parse_tokenizer(const std::string& json, const std::string& where);
+// Whether two json() give the same ids; they may be of different releases of Lehr.
+bool same_tokenizer(const std::string& a, const std::string& b);
 
 // What a recipe or a command line names: kind is byte, char or bpe; `file` (gzip or not) holds the
 // tokenizer (bpe: tokenizer.json, or a .tiktoken file of ranks), and is needed for bpe; `pattern`
@@ -79,6 +102,8 @@ struct CodePoint {
   int bytes = 0;
 };
 CodePoint code_point(std::string_view text, size_t at);
+// How much of the text there is up to the last character that is all there.
+size_t whole_characters(std::string_view text);
 void append_utf8(uint32_t code, std::string& out);
 
 }  // namespace lehr::data

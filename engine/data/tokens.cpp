@@ -10,13 +10,13 @@
 #include <numeric>
 
 #include "engine/base/error.h"
-#include "engine/base/files.h"
 #include "engine/base/hash.h"
+#include "engine/base/log.h"
 #include "engine/base/random.h"
 #include "engine/data/fields.h"
 #include "engine/data/images.h"
 #include "engine/data/order.h"
-#include "engine/data/token_file.h"
+#include "engine/data/shard_reader.h"
 #include "engine/data/windows.h"
 
 namespace lehr::data {
@@ -79,6 +79,9 @@ struct Source {
   std::string path;
   TokenStream train, validation;
   SplitFigures train_figures, validation_figures;
+  std::vector<int64_t> counts;  // of the ids of all shards of training; empty: not known
+  TokenStream cut;              // of them: what became validation
+  std::optional<TextLayout> layout;
   TrainingWindows windows;
 };
 
@@ -86,14 +89,14 @@ class TokenShards : public WindowDataset {
  public:
   explicit TokenShards(const FieldSource& source);
   int64_t size(Split split) const override {
-    return split == Split::kTrain ? mixture_.size() : ends_[static_cast<int>(split)].back();
+    return split == Split::kTrain ? mixture_.size() : evaluated_[static_cast<int>(split)].windows();
   }
   bool is_ordered() const override { return true; }
 
  protected:
-  Place place(Split split, int64_t sample, bool augment, uint64_t seed,
-              int64_t epoch) const override {
-    if (split != Split::kTrain) return evaluation_place(split, sample);
+  WindowPlace place(Split split, int64_t sample, bool augment, uint64_t seed,
+                    int64_t epoch) const override {
+    if (split != Split::kTrain) return evaluated_[static_cast<int>(split)].at(sample);
     const auto [s, k] = mixture_.at(sample);
     const Source& source = sources_[s];
     const int64_t count = source.windows.count;
@@ -108,25 +111,14 @@ class TokenShards : public WindowDataset {
     const auto window = static_cast<int64_t>(order(static_cast<uint64_t>(before % count)));
     return {&source.train, window * info_.context + shift};
   }
+  std::vector<int64_t> counts() const override;
 
  private:
-  Place evaluation_place(Split split, int64_t sample) const {
-    const auto& ends = ends_[static_cast<int>(split)];
-    const auto at = std::upper_bound(ends.begin() + 1, ends.end(), sample) - ends.begin() - 1;
-    return {streams_[static_cast<int>(split)][at], (sample - ends[at]) * info_.context};
-  }
-  void add_shards(const std::vector<std::string>& paths, TokenStream& stream,
-                  SplitFigures& figures);
-  void add_evaluation(Split split, const TokenStream& stream, const SplitFigures& figures);
+  void hold_out(Source& source, double fraction) const;
 
   std::vector<Source> sources_;
-  std::vector<Source> others_;  // validation_tokens, test_tokens: their `train`
   Mixture mixture_;
-  std::vector<const TokenStream*> streams_[3];      // of evaluation
-  std::vector<int64_t> ends_[3] = {{0}, {0}, {0}};  // windows up to each of them
-  SplitFigures figures_[3];
-  std::vector<std::string> hashes_;
-  std::string tokenizer_hash_, first_;
+  EvaluationStreams evaluated_[3];
 };
 
 TokenShards::TokenShards(const FieldSource& source) {
@@ -148,43 +140,26 @@ TokenShards::TokenShards(const FieldSource& source) {
   info_.context = windows.context;
   document_mask_ = windows.document_mask;
 
+  ShardReader reader;
   auto open = [&](const std::string& path) {
+    const TokenFolder folder = token_folder(path);
     Source result;
-    result.path = path;
-    if (path.ends_with(".tokens")) {
-      add_shards({path}, result.train, result.train_figures);
-      return result;
-    }
-    const TokenFolder folder = read_token_folder(path);
-    if (info_.tokenizer.empty()) info_.tokenizer = folder.tokenizer;
-    add_shards(folder.train, result.train, result.train_figures);
-    add_shards(folder.validation, result.validation, result.validation_figures);
+    result.path = path, result.counts = folder.counts, result.layout = folder.layout;
+    reader.read(folder, folder.train, result.train, result.train_figures);
+    reader.read(folder, folder.validation, result.validation, result.validation_figures);
     return result;
   };
   for (const auto& path : fields.train_tokens) sources_.push_back(open(path));
   bool held_out = !fields.validation_tokens.empty();
-  for (const Source& s : sources_) held_out = held_out || s.validation.size() > 0;
+  info_.layout = sources_[0].layout;
+  for (const Source& s : sources_) {
+    held_out = held_out || s.validation.size() > 0;
+    if (s.layout != info_.layout) info_.layout.reset();  // of each its own
+  }
   std::vector<int64_t> counts;
   int64_t total = 0;
   for (Source& s : sources_) {
-    if (!held_out && common.validation_fraction > 0) {
-      // the last part, from the beginning of a document on where there is one
-      const double kept = static_cast<double>(s.train.size()) * (1 - common.validation_fraction);
-      auto border = static_cast<int64_t>(kept);
-      const auto& documents = s.train.documents();
-      auto next = std::lower_bound(documents.begin(), documents.end(), border);
-      if (next != documents.end()) border = *next;
-      const TokenStream whole = s.train;
-      const SplitFigures all = s.train_figures;
-      s.train = whole.part(0, border);
-      s.validation = whole.part(border, whole.size());
-      auto part_of = [&](const TokenStream& part) {
-        const double share = static_cast<double>(part.size()) / static_cast<double>(whole.size());
-        return SplitFigures{part.size(), static_cast<int64_t>(part.documents().size()),
-                            static_cast<uint64_t>(static_cast<double>(all.text_bytes) * share)};
-      };
-      s.train_figures = part_of(s.train), s.validation_figures = part_of(s.validation);
-    }
+    if (!held_out && common.validation_fraction > 0) hold_out(s, common.validation_fraction);
     s.windows = TrainingWindows(s.train.size(), info_.context);
     if (s.windows.count == 0)
       throw Error(Code::kRecipe,
@@ -194,66 +169,74 @@ TokenShards::TokenShards(const FieldSource& source) {
                   "data.context", "Take a shorter context, or leave this source out.");
     counts.push_back(s.windows.count);
     total += s.windows.count;
-    figures_[0].tokens += s.train_figures.tokens;
-    figures_[0].documents += s.train_figures.documents;
-    figures_[0].text_bytes += s.train_figures.text_bytes;
+    figures_[0].add(s.train_figures);
   }
   mixture_ = Mixture(fields.weights.empty() ? counts : shares(total, fields.weights));
-  others_.reserve(fields.validation_tokens.size() + fields.test_tokens.size());
-  auto add_others = [&](const StringList& paths, Split split) {
-    for (const auto& path : paths) {
-      others_.push_back(open(path));
-      add_evaluation(split, others_.back().train, others_.back().train_figures);
-    }
+  auto evaluate = [&](Split split, TokenStream stream, const SplitFigures& figures) {
+    evaluated_[static_cast<int>(split)].add(std::move(stream), info_.context);
+    figures_[static_cast<int>(split)].add(figures);
   };
-  if (fields.validation_tokens.empty())
-    for (const Source& s : sources_)
-      add_evaluation(Split::kValidation, s.validation, s.validation_figures);
-  else
-    add_others(fields.validation_tokens, Split::kValidation);
-  add_others(fields.test_tokens, Split::kTest);
+  for (Source& s : sources_)
+    if (fields.validation_tokens.empty())
+      evaluate(Split::kValidation, std::move(s.validation), s.validation_figures);
+  for (const auto& [split, paths] : {std::pair{Split::kValidation, fields.validation_tokens},
+                                     std::pair{Split::kTest, fields.test_tokens}})
+    for (const auto& path : paths) {
+      Source other = open(path);
+      evaluate(split, std::move(other.train), other.train_figures);
+    }
 
   if (document_mask_ && figures_[0].documents <= static_cast<int64_t>(sources_.size()))
     throw Error(Code::kRecipe, "documents are masked, but the shards hold no documents",
                 "data.document_mask",
                 "Run lehr tokenize with --document-separator, or leave document_mask out.");
-  if (!info_.tokenizer.empty())
-    hashes_.push_back(xxh3_128(info_.tokenizer.data(), info_.tokenizer.size()));
-  info_.fingerprint = fingerprint_of(hashes_);
-  info_.bytes_per_token = figures_[figures_[1].tokens > 0 ? 1 : 0].bytes_per_token();
-  std::vector<const TokenStream*> train;
-  for (const Source& s : sources_) train.push_back(&s.train);
-  statistics_ = text_statistics(figures_, info_, train);
-}
-
-void TokenShards::add_shards(const std::vector<std::string>& paths, TokenStream& stream,
-                             SplitFigures& figures) {
-  for (const auto& path : paths) {
-    const TokenShard shard = open_token_shard(path);
-    if (first_.empty()) {
-      first_ = path;
-      tokenizer_hash_ = shard.tokenizer;
-      info_.vocabulary = shard.vocabulary;
-    } else if (shard.tokenizer != tokenizer_hash_) {
-      throw Error(Code::kData, fmt::format("made by another tokenizer than {}", first_), path,
-                  "Make all sources with one tokenizer.");
-    }
-    stream.add(shard.memory, shard.memory.get(), shard.token_bytes, shard.count, shard.documents);
-    figures.tokens += shard.count;
-    figures.documents += static_cast<int64_t>(shard.documents.size());
-    figures.text_bytes += shard.text_bytes;
-    hashes_.push_back(shard.content);
+  info_.vocabulary = reader.vocabulary();
+  info_.tokenizer = reader.tokenizer();
+  std::vector<std::string> hashes = reader.contents();
+  if (info_.tokenizer.empty()) {
+    remarks_.push_back(fmt::format(
+        "no tokenizer.json is beside {}: there are no bits per byte, and no text from the model",
+        fields.train_tokens[0]));
+  } else {
+    hashes.push_back(xxh3_128(info_.tokenizer.data(), info_.tokenizer.size()));
+    set_tokenizer(parse_tokenizer(info_.tokenizer, fields.train_tokens[0]).get());
   }
+  info_.fingerprint = fingerprint_of(hashes);
 }
 
-void TokenShards::add_evaluation(Split split, const TokenStream& stream,
-                                 const SplitFigures& figures) {
-  const int index = static_cast<int>(split);
-  streams_[index].push_back(&stream);
-  ends_[index].push_back(ends_[index].back() + evaluation_windows(stream.size(), info_.context));
-  figures_[index].tokens += figures.tokens;
-  figures_[index].documents += figures.documents;
-  figures_[index].text_bytes += figures.text_bytes;
+// The last part becomes validation, from the beginning of a document on where there is one.
+void TokenShards::hold_out(Source& s, double fraction) const {
+  auto border = static_cast<int64_t>(static_cast<double>(s.train.size()) * (1 - fraction));
+  const auto& documents = s.train.documents();
+  auto next = std::lower_bound(documents.begin(), documents.end(), border);
+  if (next != documents.end()) border = *next;
+  const TokenStream whole = s.train;
+  const SplitFigures all = s.train_figures;
+  s.train = whole.part(0, border);
+  s.cut = s.validation = whole.part(border, whole.size());
+  auto part_of = [&](const TokenStream& part) {
+    const double share = static_cast<double>(part.size()) / static_cast<double>(whole.size());
+    return SplitFigures{part.size(), static_cast<int64_t>(part.documents().size()),
+                        static_cast<uint64_t>(static_cast<double>(all.text_bytes) * share)};
+  };
+  s.train_figures = part_of(s.train), s.validation_figures = part_of(s.validation);
+}
+
+std::vector<int64_t> TokenShards::counts() const {
+  std::vector<int64_t> counts(info_.vocabulary);
+  for (const Source& s : sources_) {
+    if (s.counts.size() == counts.size()) {
+      for (size_t id = 0; id < counts.size(); ++id) counts[id] += s.counts[id];
+      count_tokens(s.cut, -1, counts);
+      continue;
+    }
+    log_info(
+        fmt::format("{}: its tokens.json does not say how often each token stands in it: {} "
+                    "tokens are counted",
+                    s.path, s.train.size()));
+    count_tokens(s.train, 1, counts);
+  }
+  return counts;
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 #include "engine/data/windows.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "engine/base/error.h"
 
@@ -13,10 +15,16 @@ namespace {
 
 constexpr int64_t kNoTarget = -100;  // what losses leave out
 
+// returns the largest
 template <class T>
-void widen(const void* data, int64_t begin, int64_t count, int64_t* out) {
+int64_t widen(const void* data, int64_t begin, int64_t count, int64_t* out) {
   const T* from = static_cast<const T*>(data) + begin;
-  std::copy(from, from + count, out);
+  T largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = from[i];
+    largest = std::max(largest, from[i]);
+  }
+  return largest;
 }
 
 template <class T>
@@ -27,11 +35,17 @@ std::shared_ptr<const void> narrowed(const Tokens& ids) {
 
 }  // namespace
 
-void TokenStream::add(std::shared_ptr<const void> owner, const void* data, int bytes, int64_t count,
-                      const std::vector<int64_t>& documents) {
+void TokenStream::add(Piece piece, const std::vector<int64_t>& documents) {
   for (int64_t begin : documents) documents_.push_back(size_ + begin);
-  pieces_.push_back({std::move(owner), data, bytes, size_, count});
-  size_ += count;
+  piece.begin = size_;
+  size_ += piece.count;
+  pieces_.push_back(std::move(piece));
+}
+
+void TokenStream::add(const TokenShard& shard) {
+  add({shard.memory, shard.memory.get(), shard.token_bytes, 0, shard.count, shard.vocabulary,
+       shard.path},
+      shard.documents);
 }
 
 void TokenStream::add(const Tokens& ids, int64_t vocabulary,
@@ -39,7 +53,9 @@ void TokenStream::add(const Tokens& ids, int64_t vocabulary,
   const bool narrow = vocabulary <= 65536;
   auto memory = narrow ? narrowed<uint16_t>(ids) : narrowed<uint32_t>(ids);
   const void* data = memory.get();
-  add(std::move(memory), data, narrow ? 2 : 4, static_cast<int64_t>(ids.size()), documents);
+  add({std::move(memory), data, narrow ? 2 : 4, 0, static_cast<int64_t>(ids.size()), vocabulary,
+       ""},
+      documents);
 }
 
 void TokenStream::read(int64_t begin, int64_t count, int64_t* out) const {
@@ -49,10 +65,16 @@ void TokenStream::read(int64_t begin, int64_t count, int64_t* out) const {
   if (piece != pieces_.begin()) --piece;
   for (; count > 0; ++piece) {
     const int64_t at = begin - piece->begin, n = std::min(count, piece->count - at);
-    if (piece->bytes == 2)
-      widen<uint16_t>(piece->data, at, n, out);
-    else
-      widen<uint32_t>(piece->data, at, n, out);
+    const int64_t largest = piece->bytes == 2 ? widen<uint16_t>(piece->data, at, n, out)
+                                              : widen<uint32_t>(piece->data, at, n, out);
+    if (largest >= piece->vocabulary)
+      throw Error(Code::kData,
+                  fmt::format("token {} is {}, and its ids are below {}",
+                              piece->first + at + (std::find(out, out + n, largest) - out), largest,
+                              piece->vocabulary),
+                  piece->path,
+                  "The file is damaged: remove it and tokens.json, and run the same lehr tokenize "
+                  "again.");
     begin += n, count -= n, out += n;
   }
 }
@@ -71,8 +93,11 @@ TokenStream TokenStream::part(int64_t begin, int64_t end) const {
     for (auto it = std::lower_bound(documents_.begin(), documents_.end(), from);
          it != documents_.end() && *it < to; ++it)
       documents.push_back(*it - from);
-    const auto* data = static_cast<const char*>(piece.data) + (from - piece.begin) * piece.bytes;
-    result.add(piece.owner, data, piece.bytes, to - from, documents);
+    Piece cut = piece;
+    cut.data = static_cast<const char*>(piece.data) + (from - piece.begin) * piece.bytes;
+    cut.count = to - from;
+    cut.first += from - piece.begin;
+    result.add(std::move(cut), documents);
   }
   return result;
 }
@@ -85,6 +110,27 @@ TrainingWindows::TrainingWindows(int64_t tokens, int64_t context) {
 
 int64_t evaluation_windows(int64_t tokens, int64_t context) {
   return tokens < 2 ? 0 : (tokens - 1 + context - 1) / context;
+}
+
+void EvaluationStreams::add(TokenStream stream, int64_t context) {
+  context_ = context;
+  ends_.push_back(ends_.back() + evaluation_windows(stream.size(), context));
+  streams_.push_back(std::make_unique<const TokenStream>(std::move(stream)));
+}
+
+int64_t EvaluationStreams::tokens() const {
+  int64_t tokens = 0;
+  for (const auto& stream : streams_) tokens += stream->size();
+  return tokens;
+}
+
+WindowPlace EvaluationStreams::at(int64_t window) const {
+  const auto s = std::upper_bound(ends_.begin() + 1, ends_.end(), window) - ends_.begin() - 1;
+  return {streams_[s].get(), (window - ends_[s]) * context_};
+}
+
+void SplitFigures::add(const SplitFigures& other) {
+  tokens += other.tokens, documents += other.documents, text_bytes += other.text_bytes;
 }
 
 Batch WindowDataset::allocate(int64_t size) const {
@@ -104,7 +150,7 @@ void WindowDataset::fill(Split split, const int64_t* samples, int64_t begin, int
   const int64_t context = info_.context;
   std::vector<int64_t> window(context + 1);
   for (int64_t i = begin; i < end; ++i) {
-    const Place at = place(split, samples[i], augment, seed, epoch);
+    const WindowPlace at = place(split, samples[i], augment, seed, epoch);
     // the last window of an evaluation may be short: what follows is no target
     const int64_t n = std::min(context + 1, at.stream->size() - at.begin);
     at.stream->read(at.begin, n, window.data());
@@ -148,19 +194,27 @@ def preprocess(self, tokens: Tensor) -> Tensor:
   return p;
 }
 
-std::string text_statistics(const SplitFigures (&splits)[3], const DataInfo& info,
-                            const std::vector<const TokenStream*>& train) {
-  using Json = nlohmann::json;
-  std::vector<int64_t> counts(info.vocabulary), buffer;
-  int64_t total = 0;
-  for (const TokenStream* stream : train) {
-    for (int64_t at = 0; at < stream->size(); at += static_cast<int64_t>(buffer.size())) {
-      buffer.resize(std::min<int64_t>(1 << 16, stream->size() - at));
-      stream->read(at, static_cast<int64_t>(buffer.size()), buffer.data());
-      for (int64_t id : buffer) ++counts.at(id);
-    }
-    total += stream->size();
+void WindowDataset::set_tokenizer(const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr) return;
+  std::vector<int64_t> sizes = tokenizer->sizes();
+  sizes.resize(info_.vocabulary, 0);
+  for (int64_t& size : sizes) size = std::max<int64_t>(size, 0);
+  info_.token_bytes = at::tensor(sizes);
+}
+
+void count_tokens(const TokenStream& stream, int64_t by, std::vector<int64_t>& counts) {
+  std::vector<int64_t> buffer;
+  for (int64_t at = 0; at < stream.size(); at += static_cast<int64_t>(buffer.size())) {
+    buffer.resize(std::min<int64_t>(1 << 16, stream.size() - at));
+    stream.read(at, static_cast<int64_t>(buffer.size()), buffer.data());
+    for (int64_t id : buffer) counts.at(id) += by;
   }
+}
+
+std::string WindowDataset::statistics() const {
+  using Json = nlohmann::json;
+  const std::vector<int64_t> counts = this->counts();
+  const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   double entropy = 0;
   for (int64_t count : counts) {
     if (count == 0) continue;
@@ -168,17 +222,19 @@ std::string text_statistics(const SplitFigures (&splits)[3], const DataInfo& inf
     entropy -= p * std::log(p);
   }
   Json json{{"kind", "text"},
-            {"vocabulary", info.vocabulary},
-            {"context", info.context},
+            {"vocabulary", info_.vocabulary},
+            {"context", info_.context},
             {"unigram_entropy", entropy},
             {"tokens_seen", counts.size() - std::count(counts.begin(), counts.end(), 0)}};
   for (Split split : {Split::kTrain, Split::kValidation, Split::kTest}) {
-    const SplitFigures& figures = splits[static_cast<int>(split)];
+    const SplitFigures& figures = figures_[static_cast<int>(split)];
     const char* name = to_string(split);
     json["tokens"][name] = figures.tokens;
     json["documents"][name] = figures.documents;
     json["bytes"][name] = figures.text_bytes;
-    json["bytes_per_token"][name] = figures.bytes_per_token();
+    json["bytes_per_token"][name] = figures.tokens == 0 ? 0
+                                                        : static_cast<double>(figures.text_bytes) /
+                                                              static_cast<double>(figures.tokens);
   }
   return json.dump(2);
 }

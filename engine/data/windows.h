@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/data/dataset.h"
+#include "engine/data/token_file.h"
 #include "engine/data/tokenizer.h"
 
 namespace lehr::data {
@@ -17,13 +18,12 @@ namespace lehr::data {
 // Tokens that lie in one or several pieces of memory, end to end, with the documents in them.
 class TokenStream {
  public:
-  // `data`: `count` ids of 2 or 4 bytes; `owner` keeps it alive. `documents`: where documents
-  // begin in it, ascending; one that began in the piece before is not among them.
-  void add(std::shared_ptr<const void> owner, const void* data, int bytes, int64_t count,
-           const std::vector<int64_t>& documents);
-  // a copy, in as few bytes as the vocabulary needs
+  // The ids of a shard that is mapped.
+  void add(const TokenShard& shard);
+  // a copy, in as few bytes as the vocabulary needs; `documents`: where they begin, ascending
   void add(const Tokens& ids, int64_t vocabulary, const std::vector<int64_t>& documents);
   int64_t size() const { return size_; }
+  // Throws Error{kData} naming the shard where an id is not below its vocabulary.
   void read(int64_t begin, int64_t count, int64_t* out) const;
   const std::vector<int64_t>& documents() const { return documents_; }
   // the number of the document that holds this token
@@ -37,7 +37,11 @@ class TokenStream {
     const void* data;
     int bytes;
     int64_t begin, count;  // within the stream
+    int64_t vocabulary;
+    std::string path;
+    int64_t first = 0;  // of the shard
   };
+  void add(Piece piece, const std::vector<int64_t>& documents);
   std::vector<Piece> pieces_;
   std::vector<int64_t> documents_;
   int64_t size_ = 0;
@@ -52,6 +56,33 @@ struct TrainingWindows {
 // Windows of evaluation: the last one may be short.
 int64_t evaluation_windows(int64_t tokens, int64_t context);
 
+// Where the window of a sample begins.
+struct WindowPlace {
+  const TokenStream* stream;
+  int64_t begin;
+};
+
+// Streams whose windows of evaluation come one after the other.
+class EvaluationStreams {
+ public:
+  void add(TokenStream stream, int64_t context);
+  int64_t windows() const { return ends_.back(); }
+  int64_t tokens() const;
+  WindowPlace at(int64_t window) const;
+
+ private:
+  std::vector<std::unique_ptr<const TokenStream>> streams_;
+  std::vector<int64_t> ends_ = {0};  // windows up to each of them
+  int64_t context_ = 1;
+};
+
+// What statistics() says of one split.
+struct SplitFigures {
+  int64_t tokens = 0, documents = 0;
+  uint64_t text_bytes = 0;
+  void add(const SplitFigures& other);
+};
+
 class WindowDataset : public Dataset {
  public:
   const DataInfo& info() const final { return info_; }
@@ -60,33 +91,27 @@ class WindowDataset : public Dataset {
             uint64_t seed, int64_t epoch, Batch& batch) const final;
   RawBatch raw(Split split, const std::vector<int64_t>& samples) const final;
   Preprocessing preprocessing() const final;
-  std::string statistics() const final { return statistics_; }
+  // {"kind": "text", "tokens": {"train": ...}, ..., "unigram_entropy": nats per training token}
+  std::string statistics() const final;
+  StringList remarks() const final { return remarks_; }
 
  protected:
-  // where the window of a sample begins
-  struct Place {
-    const TokenStream* stream;
-    int64_t begin;
-  };
-  virtual Place place(Split split, int64_t sample, bool augment, uint64_t seed,
-                      int64_t epoch) const = 0;
+  virtual WindowPlace place(Split split, int64_t sample, bool augment, uint64_t seed,
+                            int64_t epoch) const = 0;
+  // How often each id stands in the training tokens: asked for by an export, not by a start.
+  virtual std::vector<int64_t> counts() const = 0;
+  // Fills in what follows from the tokenizer; nullptr where it is not known.
+  void set_tokenizer(const Tokenizer* tokenizer);
 
-  DataInfo info_;  // is_text, vocabulary, context, tokenizer, fingerprint: the source's to fill in
+  // is_text, vocabulary, context, tokenizer, layout, fingerprint: the source's to fill in
+  DataInfo info_;
   bool document_mask_ = false;
-  std::string statistics_;
+  SplitFigures figures_[3];
+  StringList remarks_;
 };
 
-// What statistics() says of one split.
-struct SplitFigures {
-  int64_t tokens = 0, documents = 0;
-  uint64_t text_bytes = 0;
-  double bytes_per_token() const {
-    return tokens == 0 ? 0 : static_cast<double>(text_bytes) / static_cast<double>(tokens);
-  }
-};
-// {"kind": "text", "tokens": {"train": ...}, ..., "unigram_entropy": nats per training token}
-std::string text_statistics(const SplitFigures (&splits)[3], const DataInfo& info,
-                            const std::vector<const TokenStream*>& train);
+// Adds `by` for each token of the stream to the count of its id.
+void count_tokens(const TokenStream& stream, int64_t by, std::vector<int64_t>& counts);
 
 std::shared_ptr<Dataset> open_text(const FieldSource& fields);
 std::shared_ptr<Dataset> open_tokens(const FieldSource& fields);

@@ -66,7 +66,8 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
     s.takes_images = input.at("name") == "images";
     s.takes_text = input.at("name") == "tokens";
     if (s.takes_text) {
-      s.tokenizer = read_verified(path, manifest, kTokenizerName);
+      if (has_file(manifest, kTokenizerName))
+        s.tokenizer = read_verified(path, manifest, kTokenizerName);
       s.context = facts.at("context").get<int64_t>();
       s.vocabulary = facts.at("vocabulary").get<int64_t>();
     }

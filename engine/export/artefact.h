@@ -57,7 +57,7 @@ class Artefact {
   // The same tokens and `new_tokens` more, [N, T + new_tokens]; see Sampling.
   at::Tensor generate(const at::Tensor& tokens, int64_t new_tokens, const Sampling& sampling) const;
   int64_t context() const;        // tokens that generate looks back
-  std::string tokenizer() const;  // its tokenizer.json
+  std::string tokenizer() const;  // its tokenizer.json; "": it has none
   // How well the golden samples are answered here: 0 the same bits, <= 1 within their tolerance.
   double replay_golden() const;
   std::string manifest() const;  // JSON text

@@ -105,8 +105,11 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
 
   // model.pt: traced, wrapped, saved, loaded again from the disk
   const Script core = trace(model, draw(*request.dataset, 2).inputs);
+  at::Tensor tokens;
+  if (const auto* language = dynamic_cast<const models::LanguageModel*>(&model))
+    tokens = token_mask(info.tokenizer, language->vocabulary());
   const Script whole =
-      wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss));
+      wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss, tokens));
   const std::string model_path = join_path(folder, is_triton ? kTritonModelName : kModelName);
   if (is_triton) make_folders(std::filesystem::path(model_path).parent_path().string());
   write_bytes(model_path, whole.archive());
@@ -134,7 +137,7 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
   write_bytes(join_path(folder, kRecipeName), request.recipe_yaml);
   write_bytes(join_path(folder, kMetricsName), request.metrics_json);
   write_bytes(join_path(folder, kStatisticsName), request.dataset->statistics());
-  if (info.is_text) write_bytes(join_path(folder, kTokenizerName), info.tokenizer);
+  if (!info.tokenizer.empty()) write_bytes(join_path(folder, kTokenizerName), info.tokenizer);
   const Json signature = signature_json(golden, info);
   if (is_triton)
     write_bytes(join_path(folder, kTritonConfigName),
@@ -167,9 +170,11 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
                 {"operators", script.operators()},
                 {"origin", origin}};
   if (info.is_text) {
-    facts["context"] = info.context;
-    facts["vocabulary"] = info.vocabulary;
     const auto& language = dynamic_cast<const models::LanguageModel&>(model);
+    facts["context"] = info.context;
+    facts["vocabulary"] = language.vocabulary();
+    if (info.layout)
+      facts["documents"] = {{"separator", info.layout->separator}, {"ends", info.layout->ends}};
     facts["verified"]["lengths"] = verified_lengths(language.longest(), language.vocabulary());
   }
   if (is_triton) sync_folder(std::filesystem::path(model_path).parent_path().string());

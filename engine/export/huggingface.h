@@ -1,6 +1,7 @@
 // Language models in Hugging Face's folders: config.json, model.safetensors (one or several) and
-// tokenizer.json, read and written. What config.json says is taken whole or not at all: a field
-// that changes the mathematics and is not known here is refused by name.
+// tokenizer.json, read and written, so that transformers gives our ids and texts. What config.json
+// says is taken whole or not at all: a field that changes the mathematics and is not known here is
+// refused by name.
 #pragma once
 
 #include <memory>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "engine/data/dataset.h"
+#include "engine/data/tokenizer.h"
 #include "models/model.h"
 
 namespace lehr::artefact {
@@ -33,8 +35,15 @@ Shape read_huggingface_config(const std::string& folder);
 Shape shape_of(const FieldSource& fields, const models::LanguageModel& model);
 // Throws Error{kRecipe} with every difference in it, both values named.
 void check_shape(const Shape& recipe, const Shape& wanted, const std::string& folder);
-// config.json of a model; `end_of_text` below 0: none.
-std::string huggingface_config(const Shape& shape, int64_t end_of_text);
+// The ids that end a text: eos_token_id of generation_config.json, or else of config.json.
+std::vector<int64_t> huggingface_ends(const std::string& folder);
+// config.json of a model; no tokenizer: nullptr.
+std::string huggingface_config(const Shape& shape, const data::Tokenizer* tokenizer);
+// generation_config.json: ids that begin and end a text, and numbers that are no token, which are
+// never drawn.
+std::string huggingface_generation(const Shape& shape, const data::Tokenizer& tokenizer);
+// tokenizer_config.json: tokenizer.json is taken as it is.
+std::string huggingface_tokenizer(const Shape& shape, const data::Tokenizer& tokenizer);
 // The recipe's section `model`, as lines of YAML.
 std::string recipe_of(const Shape& shape);
 
@@ -44,8 +53,9 @@ NamedTensors to_huggingface(const NamedTensors& parameters, int64_t vocabulary);
 // Copies the weights of `folder` (fp32, bf16 or fp16) into the model's parameters. Throws
 // Error{kCheckpoint} for a tensor that is missing, left over or of another shape.
 void load_huggingface(const std::string& folder, models::LanguageModel& model);
-// Writes config.json, model.safetensors and, of a byte-level BPE, tokenizer.json. They were read
-// again and are the model's when this returns.
+// Writes config.json, generation_config.json, model.safetensors and, of bytes and a byte-level BPE,
+// tokenizer.json with tokenizer_config.json; `tokenizer`: json(), or "". They were read again and
+// are the model's when this returns.
 void export_huggingface(const FieldSource& fields, const models::LanguageModel& model,
                         const std::string& tokenizer, const std::string& output);
 

@@ -1,6 +1,7 @@
 // config.json as a shape, and back.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -8,6 +9,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/what_is.h"
 #include "engine/export/huggingface.h"
 
 namespace lehr::artefact {
@@ -16,53 +18,83 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kConfigLimit = 16 << 20;
+constexpr const char* kAgain = "It is not what save_pretrained writes: download it again.";
 
 // They say nothing of what the model computes in evaluation.
-const std::set<std::string> kHarmless = {"_attn_implementation",
-                                         "_attn_implementation_autoset",
-                                         "_name_or_path",
-                                         "architectures",
-                                         "attention_dropout",
-                                         "attn_pdrop",
-                                         "bos_token_id",
-                                         "chunk_size_feed_forward",
-                                         "dtype",
-                                         "embd_pdrop",
-                                         "eos_token_id",
-                                         "gradient_checkpointing",
-                                         "id2label",
-                                         "initializer_range",
-                                         "label2id",
-                                         "model_type",
-                                         "n_ctx",
-                                         "output_attentions",
-                                         "output_hidden_states",
-                                         "pad_token_id",
-                                         "pretraining_tp",
-                                         "problem_type",
-                                         "resid_pdrop",
-                                         "return_dict",
-                                         "summary_activation",
-                                         "summary_first_dropout",
-                                         "summary_proj_to_labels",
-                                         "summary_type",
-                                         "summary_use_proj",
-                                         "task_specific_params",
-                                         "torch_dtype",
-                                         "transformers_version",
-                                         "use_cache"};
+const std::set<std::string> kHarmless = {
+    // how it was made, and how transformers handles it
+    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path",
+    "_num_labels", "architectures", "chunk_size_feed_forward", "dtype", "finetuning_task",
+    "gradient_checkpointing", "id2label", "initializer_range", "is_decoder", "is_llama_config",
+    "keys_to_ignore_at_inference", "label2id", "max_sequence_length", "model_type", "n_ctx",
+    "num_labels", "output_attentions", "output_hidden_states", "output_past",
+    "predict_special_tokens", "pretraining_tp", "problem_type", "return_dict", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript",
+    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
+    "use_bfloat16", "use_cache",
+    // dropout
+    "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop",
+    // which tokens mean what, and how text is drawn
+    "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "decoder_start_token_id",
+    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+    "eos_token_id", "exponential_decay_length_penalty", "forced_bos_token_id",
+    "forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "pad_token_id",
+    "prefix", "remove_invalid_values", "repetition_penalty", "return_dict_in_generate",
+    "sep_token_id", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p"};
+
+// Why some are refused, and what can be done.
+const char* remedy_of(const std::string& key) {
+  if (key == "model_type") return "Models of type gpt2 and llama are taken.";
+  if (key == "quantization_config" || key == "compression_config")
+    return "Quantized weights are not read: take the model that this one was made from.";
+  if (key == "attention_bias" || key == "mlp_bias") return "Lehr's llama has no such biases.";
+  if (key == "auto_map")
+    return "The model brings code of its own, which is not run. If it computes what transformers' "
+           "own class does, take this field out of config.json.";
+  if (key.starts_with("rope_"))
+    return "Positions are turned as in Llama (rope_type default) or Llama 3.1 (llama3).";
+  return "Lehr does not know what it computes. If the model does without it, take the field out of "
+         "a copy of config.json; if not, this model cannot be taken.";
+}
+
+// Values that switch nothing on.
+bool says_nothing(const std::string& key, const Json& value) {
+  if (value.is_null() || value == false || value == 0 || value == "") return true;
+  for (const char* ending : {"_factor", "_multiplier", "_scaling", "_scale"})
+    if (value == 1 && key.ends_with(ending)) return true;
+  if (key == "layer_types" && value.is_array())
+    return std::all_of(value.begin(), value.end(),
+                       [](const Json& type) { return type == "full_attention"; });
+  return value.is_structured() && value.empty();
+}
+
+// Throws Error{kCheckpoint} naming line and column.
+Json parsed(const std::string& path) try {
+  const std::string text = read_file(path, kConfigLimit);
+  return Json::parse(plain_text(text, path, Code::kCheckpoint), nullptr, true,
+                     /*ignore_comments=*/true);
+} catch (const Json::parse_error& error) {
+  const std::string what = error.what();
+  throw Error(Code::kCheckpoint, "is no JSON: " + what.substr(what.find("] ") + 2), path, kAgain);
+}
 
 // Reads fields of one JSON object and knows in the end which nobody asked for.
 class Reader {
  public:
   Reader(const Json& json, std::string path, std::string prefix = "")
       : json_(json), path_(std::move(path)), prefix_(std::move(prefix)) {
-    if (!json.is_object()) throw refuse("", "is no JSON object");
+    if (!json.is_object()) throw Error(Code::kCheckpoint, "is no JSON object", path_, kAgain);
   }
 
   Error refuse(const std::string& key, const std::string& what) const {
-    return Error(Code::kCheckpoint, key.empty() ? what : fmt::format("{}{} {}", prefix_, key, what),
-                 path_, "gpt2 and llama are read; see engine/export/README.md");
+    return Error(Code::kCheckpoint, fmt::format("{}{} {}", prefix_, key, what), path_,
+                 remedy_of(prefix_ + key));
+  }
+  // a value that the field cannot have
+  Error wrong(const std::string& key, const std::string& what) const {
+    return Error(Code::kCheckpoint, fmt::format("{}{} {}", prefix_, key, what), path_, kAgain);
   }
   const Json* find(const std::string& key) {
     known_.insert(key);
@@ -72,40 +104,43 @@ class Reader {
   int64_t integer(const std::string& key, std::optional<int64_t> otherwise = std::nullopt) {
     const Json* value = find(key);
     if (!value && otherwise) return *otherwise;
-    if (!value) throw refuse(key, "is missing");
+    if (!value) throw wrong(key, "is missing");
     constexpr int64_t kMost = int64_t{1} << 31;
     if (!value->is_number_integer() || *value < 1 || *value > kMost)
-      throw refuse(key, fmt::format("is {}, not a whole number above 0", value->dump()));
+      throw wrong(key, fmt::format("is {}, not a whole number above 0", value->dump()));
     return value->get<int64_t>();
   }
   double number(const std::string& key, std::optional<double> otherwise = std::nullopt) {
     const Json* value = find(key);
     if (!value && otherwise) return *otherwise;
-    if (!value) throw refuse(key, "is missing");
+    if (!value) throw wrong(key, "is missing");
     if (!value->is_number() || !(value->get<double>() > 0))
-      throw refuse(key, fmt::format("is {}, not a number above 0", value->dump()));
+      throw wrong(key, fmt::format("is {}, not a number above 0", value->dump()));
     return value->get<double>();
   }
   std::string text(const std::string& key, const std::string& otherwise) {
     const Json* value = find(key);
     if (!value) return otherwise;
-    if (!value->is_string()) throw refuse(key, fmt::format("is {}, not a text", value->dump()));
+    if (!value->is_string()) throw wrong(key, fmt::format("is {}, not a text", value->dump()));
     return value->get<std::string>();
   }
   bool truth(const std::string& key, bool otherwise) {
     const Json* value = find(key);
     if (!value) return otherwise;
     if (!value->is_boolean())
-      throw refuse(key, fmt::format("is {}, not true or false", value->dump()));
+      throw wrong(key, fmt::format("is {}, not true or false", value->dump()));
     return value->get<bool>();
+  }
+  // a second name of something that was read already
+  void same(const std::string& key, int64_t value) {
+    if (integer(key, value) != value)
+      throw wrong(key, fmt::format("is {}, and another field says {}", integer(key), value));
   }
   // Every field that was not asked for must be harmless, or say nothing.
   void finish(const std::set<std::string>& harmless) const {
-    for (const auto& [key, value] : json_.items()) {
-      const bool says_nothing = value.is_null() || value == false;
-      if (!known_.count(key) && !harmless.count(key) && !says_nothing)
+    for (const auto& [key, value] : json_.items())
+      if (!known_.count(key) && !harmless.count(key) && !says_nothing(key, value))
         throw refuse(key, fmt::format("is {}, which is not supported", value.dump()));
-    }
   }
 
  private:
@@ -133,6 +168,10 @@ Shape read_gpt2(Reader& in) {
           fmt::format("is {}", activation));
   require(in, in.truth("scale_attn_weights", true), "scale_attn_weights", "is false");
   require(in, in.truth("tie_word_embeddings", true), "tie_word_embeddings", "is false");
+  in.same("hidden_size", s.width);
+  in.same("num_hidden_layers", s.layers);
+  in.same("num_attention_heads", s.heads);
+  in.same("max_position_embeddings", s.positions);
   return s;
 }
 
@@ -147,7 +186,8 @@ void read_rope(Reader& in, const std::string& path, Shape& s) {
     Reader rope(*json, path, std::string(key) + ".");
     s.rope_theta = rope.number("rope_theta", s.rope_theta);
     const std::string type = rope.text("rope_type", rope.text("type", "default"));
-    require(rope, type == "default" || type == "llama3", "rope_type", fmt::format("is {}", type));
+    const bool is_plain = type == "default" || (type == "linear" && rope.number("factor") == 1);
+    require(rope, is_plain || type == "llama3", "rope_type", fmt::format("is {}", type));
     if (type == "llama3") {
       s.rope_factor = rope.number("factor");
       s.rope_low_freq_factor = rope.number("low_freq_factor");
@@ -176,6 +216,18 @@ Shape read_llama(Reader& in, const std::string& path) {
           fmt::format("is {}", activation));
   read_rope(in, path, s);
   return s;
+}
+
+// ids of config.json and generation_config.json; null: there is none
+struct Ends {
+  Json begin, end;
+};
+Ends ends_of(const data::Tokenizer* tokenizer) {
+  Ends ends;
+  if (tokenizer == nullptr) return ends;
+  if (const auto end = tokenizer->end_of_text()) ends.begin = ends.end = *end;
+  if (const auto begin = tokenizer->begin_of_text(); !begin.empty()) ends.begin = begin[0];
+  return ends;
 }
 
 struct Gpt2Shape {
@@ -264,7 +316,7 @@ Shape read_huggingface_config(const std::string& folder) {
   if (!file_exists(path))
     throw Error(Code::kCheckpoint, "there is no config.json here", folder,
                 "name a folder that save_pretrained wrote");
-  const Json json = Json::parse(read_file(path, kConfigLimit), nullptr, false);
+  const Json json = parsed(path);
   Reader in(json, path);
   const std::string type = in.text("model_type", "");
   if (type != "gpt2" && type != "llama")
@@ -341,8 +393,23 @@ std::string recipe_of(const Shape& shape) {
   return text + fmt::format("  max_positions: {}\n", shape.positions);
 }
 
-std::string huggingface_config(const Shape& s, int64_t end_of_text) {
-  const Json end = end_of_text < 0 ? Json() : Json(end_of_text);
+std::vector<int64_t> huggingface_ends(const std::string& folder) {
+  for (const char* name : {"generation_config.json", "config.json"}) {
+    const std::string path = join_path(folder, name);
+    if (!file_exists(path)) continue;
+    const Json json = parsed(path);
+    const auto ends = json.find("eos_token_id");
+    if (ends == json.end() || ends->is_null()) continue;
+    std::vector<int64_t> ids;
+    for (const Json& id : ends->is_array() ? *ends : Json::array({*ends}))
+      if (id.is_number_integer()) ids.push_back(id.get<int64_t>());
+    return ids;
+  }
+  return {};
+}
+
+std::string huggingface_config(const Shape& s, const data::Tokenizer* tokenizer) {
+  const Ends ends = ends_of(tokenizer);
   Json json = {{"model_type", s.model}, {"vocab_size", s.vocabulary}};
   if (s.model == "gpt2") {
     json["architectures"] = Json::array({"GPT2LMHeadModel"});
@@ -377,8 +444,32 @@ std::string huggingface_config(const Shape& s, int64_t end_of_text) {
     json["tie_word_embeddings"] = s.tied;
     json["attention_bias"] = json["mlp_bias"] = false;
   }
-  json["bos_token_id"] = json["eos_token_id"] = end;
+  json["bos_token_id"] = ends.begin, json["eos_token_id"] = ends.end;
   json["torch_dtype"] = "float32";
+  return json.dump(2) + "\n";
+}
+
+std::string huggingface_generation(const Shape& s, const data::Tokenizer& tokenizer) {
+  const Ends ends = ends_of(&tokenizer);
+  Json json = Json::object();
+  if (!ends.begin.is_null()) json["bos_token_id"] = ends.begin;
+  if (!ends.end.is_null()) json["eos_token_id"] = ends.end;
+  std::vector<int64_t> sizes = tokenizer.sizes(), none;
+  sizes.resize(s.vocabulary, data::Tokenizer::kNoToken);
+  for (int64_t id = 0; id < s.vocabulary; ++id)
+    if (sizes[id] == data::Tokenizer::kNoToken) none.push_back(id);
+  if (!none.empty()) json["suppress_tokens"] = none;
+  return json.dump(2) + "\n";
+}
+
+std::string huggingface_tokenizer(const Shape& s, const data::Tokenizer& tokenizer) {
+  // nothing is left to a class that transformers would choose by the model
+  Json json = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+               {"clean_up_tokenization_spaces", false},
+               {"model_max_length", s.positions}};
+  const data::Tokens begin = tokenizer.begin_of_text();
+  if (!begin.empty()) json["bos_token"] = tokenizer.decode({begin[0]});
+  if (const auto end = tokenizer.end_of_text()) json["eos_token"] = tokenizer.decode({*end});
   return json.dump(2) + "\n";
 }
 

@@ -11,9 +11,11 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/log.h"
 #include "engine/base/random.h"
 #include "engine/base/safetensors.h"
-#include "engine/data/tokenizer.h"
+#include "engine/base/what_is.h"
+#include "engine/data/bpe.h"
 #include "engine/export/huggingface.h"
 #include "engine/export/layout.h"
 #include "engine/export/publish.h"
@@ -24,6 +26,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint64_t kIndexLimit = 256 << 20;
+constexpr const char* kQuantized =
+    "quantized weights (FP8, AWQ, GPTQ, bitsandbytes) are not read; take the original ones";
+constexpr const char* kIndexName = "model.safetensors.index.json";
 
 bool has_vocabulary_rows(const std::string& name) {
   return name == "transformer.wte.weight" || name == "model.embed_tokens.weight" ||
@@ -61,6 +66,36 @@ std::map<std::string, int64_t> columns_of(const NamedTensors& parameters) {
   return columns;
 }
 
+// Why a folder has no model.safetensors: what lies there instead, and what to do.
+Error no_weights(const std::string& folder) {
+  struct Other {
+    const char *ending, *what, *remedy;
+  };
+  const char* const kSave =
+      "load it elsewhere and save_pretrained(folder, safe_serialization=True)";
+  const Other others[] = {
+      {"adapter_model.safetensors", "an adapter (PEFT), not a model",
+       "merge it into its base elsewhere (merge_and_unload) and save_pretrained the whole"},
+      {".safetensors", "a part, but not the index that names all of them",
+       "download the folder again, model.safetensors.index.json included"},
+      {".bin", "pickled weights, which are not read", kSave},
+      {".pt", "pickled weights, which are not read", kSave},
+      {".pth", "pickled weights, which are not read", kSave},
+      {".gguf", "a GGUF file, which is not read", "take the folder that it was converted from"},
+      {".onnx", "an ONNX file, which is not read", "take the folder that it was converted from"},
+      {".msgpack", "weights for Flax, which are not read", kSave},
+      {".h5", "weights for TensorFlow, which are not read", kSave}};
+  const StringList names = list_folder(folder);
+  for (const Other& other : others)
+    for (const auto& name : names)
+      if (name.ends_with(other.ending))
+        return Error(Code::kCheckpoint,
+                     fmt::format("there is no {} here; `{}` is {}", kWeightsName, name, other.what),
+                     folder, other.remedy);
+  return Error(Code::kCheckpoint, fmt::format("there is no {} here", kWeightsName), folder,
+               "name a folder that save_pretrained wrote");
+}
+
 // All tensors of a folder by name, in one file or several.
 class Weights {
  public:
@@ -70,13 +105,10 @@ class Weights {
       add(one, nullptr);
       return;
     }
-    const std::string index = join_path(folder, "model.safetensors.index.json");
-    if (!file_exists(index))
-      throw Error(Code::kCheckpoint, "there is no model.safetensors here", folder,
-                  file_exists(join_path(folder, "pytorch_model.bin"))
-                      ? "pickles are not read; save it with safe_serialization=True"
-                      : "name a folder that save_pretrained wrote");
-    const Json json = Json::parse(read_file(index, kIndexLimit), nullptr, false);
+    const std::string index = join_path(folder, kIndexName);
+    if (!file_exists(index)) throw no_weights(folder);
+    const std::string text = read_file(index, kIndexLimit);
+    const Json json = Json::parse(plain_text(text, index, Code::kCheckpoint), nullptr, false);
     std::map<std::string, std::set<std::string>> files;
     try {
       for (const auto& [tensor, file] : json.at("weight_map").items())
@@ -88,11 +120,25 @@ class Weights {
       if (file.find('/') != std::string::npos || !file.ends_with(".safetensors"))
         throw Error(Code::kCheckpoint, fmt::format("names `{}`, which is no file beside it", file),
                     index, "download it again");
+      if (!file_exists(join_path(folder, file)))
+        throw Error(Code::kCheckpoint,
+                    fmt::format("the file is missing, and {} names it", kIndexName),
+                    join_path(folder, file), "download it again");
       add(join_path(folder, file), &tensors);
     }
   }
 
   const std::map<std::string, const TensorView*>& all() const { return all_; }
+  // where they are not what the model needs
+  const char* remedy() const {
+    for (const auto& [name, view] : all_) {
+      for (const char* ending : {".qweight", ".weight_scale", ".weight_scale_inv", ".absmax"})
+        if (name.ends_with(ending)) return kQuantized;
+      if (name.find(".lora_A.") != name.npos)
+        return "an adapter is in it: merge it elsewhere (merge_and_unload) and save the whole";
+    }
+    return "the weights and config.json do not belong together";
+  }
 
   // float32, a copy
   at::Tensor tensor(const TensorView& view) const {
@@ -102,7 +148,7 @@ class Weights {
     if (type == kTypes.end())
       throw Error(Code::kCheckpoint,
                   fmt::format("the tensor `{}` is {}, not F32, BF16 or F16", view.name, view.dtype),
-                  folder_, "quantized weights are not read; take the original ones");
+                  folder_, kQuantized);
     at::Tensor out = at::empty(view.shape, type->second);
     if (view.bytes > 0) std::memcpy(out.data_ptr(), view.data, view.bytes);
     return out.to(at::kFloat);
@@ -111,13 +157,19 @@ class Weights {
  private:
   void add(const std::string& path, const std::set<std::string>* wanted) {
     files_.push_back(std::make_unique<SafetensorsFile>(path));
-    for (const TensorView& view : files_.back()->tensors())
-      if (!wanted || wanted->count(view.name)) all_[view.name] = &view;
-    if (!wanted) return;
-    for (const auto& name : *wanted)
-      if (!files_.back()->find(name))
-        throw Error(Code::kCheckpoint, fmt::format("the tensor `{}` is missing", name), path,
-                    "download it again");
+    SafetensorsFile& file = *files_.back();
+    if (wanted)
+      for (const auto& name : *wanted)
+        if (!file.find(name))
+          throw Error(Code::kCheckpoint, fmt::format("the tensor `{}` is missing", name), path,
+                      "download it again");
+    std::vector<bool> is_wanted;
+    for (const TensorView& view : file.tensors())
+      is_wanted.push_back(!wanted || wanted->count(view.name));
+    if (const std::string wrapper = file.strip_wrappers(); !wrapper.empty())
+      log_info(fmt::format("{}: names are taken without `{}`", path, wrapper));
+    for (size_t i = 0; i < is_wanted.size(); ++i)
+      if (is_wanted[i]) all_[file.tensors()[i].name] = &file.tensors()[i];
   }
   std::string folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
@@ -150,8 +202,7 @@ void load_huggingface(const std::string& folder, models::LanguageModel& model) {
   at::NoGradGuard no_grad;
   const Weights weights(folder);
   auto refuse = [&](const std::string& what) {
-    return Error(Code::kCheckpoint, what, folder,
-                 "the weights and config.json do not belong together");
+    return Error(Code::kCheckpoint, what, folder, weights.remedy());
   };
   // the base model's files lack the name of the body
   const NamedTensors parameters = model.parameters();
@@ -170,7 +221,11 @@ void load_huggingface(const std::string& folder, models::LanguageModel& model) {
         has_vocabulary_rows(name) ? tensor.narrow(0, 0, model.vocabulary()) : tensor;
     for (const Piece& piece : pieces_of(name, columns, own.size(0))) {
       const TensorView* view = find(piece.name);
-      if (!view) throw refuse(fmt::format("the tensor `{}` is missing", piece.name));
+      if (!view)
+        throw refuse(fmt::format(
+            "the tensor `{}` is missing{}", piece.name,
+            weights.all().empty() ? ""
+                                  : fmt::format("; there is `{}`", weights.all().begin()->first)));
       used.insert(view->name);
       const at::Tensor target = piece.rows ? own.narrow(0, piece.begin, piece.rows) : own;
       if (target.sizes() != at::IntArrayRef(view->shape))
@@ -193,8 +248,15 @@ void load_huggingface(const std::string& folder, models::LanguageModel& model) {
 void export_huggingface(const FieldSource& fields, const models::LanguageModel& model,
                         const std::string& tokenizer, const std::string& output) {
   const Shape shape = shape_of(fields, model);
-  const auto parsed = data::parse_tokenizer(tokenizer, output);
-  const auto end = parsed->end_of_text();
+  std::shared_ptr<const data::Tokenizer> parsed;
+  if (!tokenizer.empty()) parsed = data::parse_tokenizer(tokenizer, output);
+  std::string tokenizer_json;
+  if (parsed && parsed->kind() == "bpe") tokenizer_json = parsed->json();
+  if (parsed && parsed->kind() == "byte")
+    tokenizer_json = data::write_bpe(data::byte_parts(parsed->end_of_text().has_value()));
+  if (tokenizer_json.empty())
+    log_warning(parsed ? "transformers has no tokenizer of characters: none is written"
+                       : "the model has no tokenizer: none is written");
   const NamedTensors tensors = to_huggingface(model.parameters(), model.vocabulary());
   publish_folder(output, [&](const std::string& folder) {
     std::vector<TensorView> views;
@@ -205,9 +267,15 @@ void export_huggingface(const FieldSource& fields, const models::LanguageModel& 
     }
     const std::string path = join_path(folder, kWeightsName);
     write_safetensors(path, in_file_order(views), {{"format", "pt"}});
-    write_bytes(join_path(folder, "config.json"),
-                huggingface_config(shape, end ? static_cast<int64_t>(*end) : -1));
-    if (parsed->kind() == "bpe") write_bytes(join_path(folder, kTokenizerName), tokenizer);
+    write_bytes(join_path(folder, "config.json"), huggingface_config(shape, parsed.get()));
+    if (parsed)
+      write_bytes(join_path(folder, "generation_config.json"),
+                  huggingface_generation(shape, *parsed));
+    if (!tokenizer_json.empty()) {
+      write_bytes(join_path(folder, kTokenizerName), tokenizer_json);
+      write_bytes(join_path(folder, "tokenizer_config.json"),
+                  huggingface_tokenizer(shape, *parsed));
+    }
     // what lies there is the model
     check_shape(shape, read_huggingface_config(folder), output);
     const SafetensorsFile file(path);
@@ -231,6 +299,7 @@ class RandomText : public data::Dataset {
     info_.vocabulary = shape.vocabulary;
     info_.context = shape.positions;
     info_.tokenizer = tokenizer;
+    info_.layout = data::TextLayout{};
   }
   const data::DataInfo& info() const override { return info_; }
   int64_t size(data::Split split) const override { return split == data::Split::kTest ? 64 : 0; }

@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "engine/base/error.h"
 #include "engine/base/random.h"
+#include "engine/data/tokenizer.h"
 
 namespace lehr::artefact {
 
@@ -35,6 +38,21 @@ at::Tensor draws(int64_t seed, int64_t position, int64_t rows) {
   return out;
 }
 
+at::Tensor token_mask(const std::string& tokenizer, int64_t vocabulary) {
+  if (tokenizer.empty()) return {};
+  std::vector<int64_t> sizes = data::parse_tokenizer(tokenizer, "tokenizer.json")->sizes();
+  sizes.resize(vocabulary, data::Tokenizer::kNoToken);
+  at::Tensor mask = at::zeros({vocabulary});
+  float* value = mask.mutable_data_ptr<float>();
+  bool all = true;
+  for (int64_t id = 0; id < vocabulary; ++id)
+    if (sizes[id] == data::Tokenizer::kNoToken) {
+      value[id] = -std::numeric_limits<float>::infinity();
+      all = false;
+    }
+  return all ? at::Tensor() : mask;
+}
+
 at::Tensor sample(const at::Tensor& logits, const at::Tensor& draw, const Sampling& s) {
   if (s.temperature <= 0) return at::argmax(logits, 1, /*keepdim=*/true);
   auto [scores, ids] = at::sort(logits.to(at::kDouble) / s.temperature, /*stable=*/true, 1, true);
@@ -50,7 +68,7 @@ at::Tensor sample(const at::Tensor& logits, const at::Tensor& draw, const Sampli
 
 // The product of 32-bit numbers is taken in 16-bit parts, since int64 has no sign to spare. A loop
 // is over the length of a tensor, because the scan lets no other pass.
-const char* const kGenerateSource = R"(
+static const char* const kDrawSource = R"(
 def lehr_draws(self, seed: int, position: int, rows: int, count: int) -> Tensor:
     a = (torch.arange(count) + position).unsqueeze(1).repeat(1, rows)
     b = torch.arange(rows).unsqueeze(0).repeat(count, 1)
@@ -91,12 +109,18 @@ def lehr_sample(self, logits: Tensor, draw: Tensor, temperature: float, top_k: i
     passed = torch.sum((total <= draw * total[:, -1:]).to(torch.int64), [1], True)
     return ids.gather(1, passed)
 
+)";
+static const char* const kGenerate = R"(
 def generate(self, tokens: Tensor, new_tokens: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Tensor:
     draws = self.lehr_draws(seed, tokens.size(1), tokens.size(0), new_tokens)
     for i in range(len(draws)):
-        logits = self.forward(tokens[:, -self.context:])[0]
-        tokens = torch.cat([tokens, self.lehr_sample(logits[:, -1], draws[i], temperature, top_k, top_p)], 1)
+        logits = self.forward(tokens[:, -self.context:])[0][:, -1]{}
+        tokens = torch.cat([tokens, self.lehr_sample(logits, draws[i], temperature, top_k, top_p)], 1)
     return tokens
 )";
+
+std::string generate_source(bool masked) {
+  return kDrawSource + fmt::format(fmt::runtime(kGenerate), masked ? " + self.token_mask" : "");
+}
 
 }  // namespace lehr::artefact

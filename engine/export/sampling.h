@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 
 namespace lehr::artefact {
 
@@ -20,10 +21,14 @@ void check(const Sampling& sampling);
 
 // Uniform in [0, 1), float64 [rows, 1], for the token at `position`.
 at::Tensor draws(int64_t seed, int64_t position, int64_t rows);
+// What to add to logits [N, vocabulary] so that tokens alone are drawn: float32 [vocabulary], 0 and
+// -infinity; undefined where every number is a token. `tokenizer`: its json(); "": not known.
+at::Tensor token_mask(const std::string& tokenizer, int64_t vocabulary);
 // logits [N, V], draw [N, 1] -> ids [N, 1].
 at::Tensor sample(const at::Tensor& logits, const at::Tensor& draw, const Sampling& sampling);
 
-// The methods lehr_draws, lehr_sample and generate.
-extern const char* const kGenerateSource;
+// The methods lehr_draws, lehr_sample and generate; `masked`: with token_mask() as the attribute
+// token_mask.
+std::string generate_source(bool masked);
 
 }  // namespace lehr::artefact

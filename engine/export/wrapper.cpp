@@ -52,9 +52,10 @@ const Answer& answer_of(const std::string& loss, bool is_text) {
 }
 
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
-                          const std::string& loss) {
+                          const std::string& loss, const at::Tensor& token_mask) {
   const Answer& answer = answer_of(loss, info.is_text);
   Surroundings out;
+  if (token_mask.defined()) out.buffers.push_back({"token_mask", token_mask});
   for (const auto& [name, tensor] : preprocessing.buffers) out.buffers.push_back({name, tensor});
   out.string_lists = preprocessing.string_lists;
   out.string_maps = preprocessing.string_maps;
@@ -78,7 +79,7 @@ def forward(self, tokens: Tensor) -> {}:
     return self.postprocess(self.model.forward(self.preprocess(tokens)))
 )",
                               result);
-    out.source += kGenerateSource;
+    out.source += generate_source(token_mask.defined());
   } else {
     out.source += fmt::format(R"(
 def forward(self, numbers: Tensor, strings: List[List[str]]) -> {}:

@@ -25,8 +25,9 @@ struct Answer {
   at::Tensor (*scores)(const at::Tensor& outputs);  // the same in C++: probability or value
 };
 
+// `token_mask`: see sampling.h.
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
-                          const std::string& loss);
+                          const std::string& loss, const at::Tensor& token_mask = {});
 // What the live model answers for its `outputs`: the tensors of forward's tuple.
 std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs,
                                 bool is_text = false);

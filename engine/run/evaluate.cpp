@@ -18,6 +18,12 @@ namespace {
 constexpr const char* kPerplexity = "perplexity";
 constexpr const char* kBitsPerByte = "bits_per_byte";
 
+// of the tokens that are predicted: targets that count
+double bytes_of(const at::Tensor& token_bytes, const at::Tensor& targets) {
+  const at::Tensor ids = targets.cpu().flatten();
+  return token_bytes.index_select(0, ids.masked_select(ids.ge(0))).sum().item<double>();
+}
+
 }  // namespace
 
 std::optional<double> Evaluation::value(const std::string& name) const {
@@ -70,13 +76,15 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   options.rank = world.rank(), options.world = world.size();
   data::Loader loader(parts.dataset, options);
   auto all = recipe_metrics(parts.recipe, parts.dataset->info());
+  const data::DataInfo& info = parts.dataset->info();
   Evaluation evaluation;
-  double loss = 0, weight = 0;
+  double loss = 0, weight = 0, bytes = 0;
   for (data::StepBatch batch = loader.next(); batch.samples > 0; batch = loader.next()) {
     for (const Batch& micro : batch.micro) {
       const step::Evaluated batch_loss = step::evaluate_batch(parts.recipe, model, micro);
       loss += batch_loss.sum, weight += batch_loss.weight;
       evaluation.samples += micro.size();
+      if (info.token_bytes.defined()) bytes += bytes_of(info.token_bytes, micro.targets);
       if (all.empty()) continue;
       const at::Tensor scores =
           step::to_scores(parts.recipe, batch_loss.outputs.to(at::kFloat)).cpu();
@@ -86,10 +94,11 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   }
   if (world.size() > 1) {
     at::Tensor sums =
-        at::tensor({loss, weight, static_cast<double>(evaluation.samples)}, at::kDouble);
+        at::tensor({loss, weight, static_cast<double>(evaluation.samples), bytes}, at::kDouble);
     world.sum(sums);
     const double* total = sums.const_data_ptr<double>();
     loss = total[0], weight = total[1], evaluation.samples = static_cast<int64_t>(total[2]);
+    bytes = total[3];
     auto merged = recipe_metrics(parts.recipe, parts.dataset->info());
     for (size_t m = 0; m < all.size(); ++m)
       for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
@@ -98,15 +107,18 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   metrics::Result mean{"loss", std::nullopt, "no samples"};
   if (weight > 0) mean.value = loss / weight, mean.why.clear();
   evaluation.results.push_back(mean);
-  const data::DataInfo& info = parts.dataset->info();
   if (info.is_text) {
     // the loss is in nats per token
+    evaluation.predicted = static_cast<int64_t>(weight);
     metrics::Result perplexity = mean, bits = mean;
     perplexity.name = kPerplexity, bits.name = kBitsPerByte;
-    if (mean.value) {
-      perplexity.value = std::exp(*mean.value);
-      bits.value = *mean.value / std::log(2.0) / info.bytes_per_token;
-    }
+    if (mean.value) perplexity.value = std::exp(*mean.value);
+    bits.value.reset();
+    if (bytes > 0)
+      bits.value = loss / std::log(2.0) / bytes;
+    else if (mean.value)
+      bits.why =
+          info.token_bytes.defined() ? "no token stands for a byte" : "no tokenizer is known";
     evaluation.results.push_back(perplexity);
     evaluation.results.push_back(bits);
   }

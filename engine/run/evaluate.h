@@ -18,6 +18,7 @@ namespace lehr::run {
 struct Evaluation {
   std::vector<metrics::Result> results;  // "loss" first
   int64_t samples = 0;
+  int64_t predicted = 0;  // of text: tokens that count
   double seconds = 0;
   std::optional<double> value(const std::string& name) const;
 };

@@ -44,7 +44,8 @@ std::string facts_json(const Progress& p, const Surroundings& around,
         {"cpu_capability", around.cpu_capability},
         {"data", around.data},
         {"threads", around.threads},
-        {"world", around.world}}},
+        {"world", around.world},
+        {"vocabulary", around.vocabulary}}},
       {"optimizer", json::parse(step_scalars)},
       {"recipe_folder", std::filesystem::absolute(recipe_folder.empty() ? "." : recipe_folder)
                             .lexically_normal()
@@ -79,6 +80,10 @@ std::string recipe_folder_of(const std::string& text) {
 
 int64_t world_of(const std::string& text) {
   return json::parse(text).at("surroundings").at("world");
+}
+
+int64_t vocabulary_of(const std::string& text) {
+  return json::parse(text).at("surroundings").value("vocabulary", int64_t{0});
 }
 
 std::string step_scalars_of(const std::string& text) {

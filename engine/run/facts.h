@@ -28,6 +28,7 @@ struct Progress {
 struct Surroundings {
   std::string build, device, cpu_capability, data;
   int64_t threads = 1, world = 1;
+  int64_t vocabulary = 0;  // of a language model: its logits; 0 of others
 };
 Surroundings surroundings(const std::string& device, int64_t threads,
                           const std::string& data_fingerprint, int64_t world = 1);
@@ -38,6 +39,8 @@ std::string facts_json(const Progress& progress, const Surroundings& around,
 std::string recipe_folder_of(const std::string& facts_json);
 Progress progress_of(const std::string& facts_json);
 std::string step_scalars_of(const std::string& facts_json);
+// The logits of the language model that it is of; 0: it is of another model, or does not say so.
+int64_t vocabulary_of(const std::string& facts_json);
 // Ranks that trained until then.
 int64_t world_of(const std::string& facts_json);
 // One line for each thing that breaks exactness: "threads: 2 then, 4 now". The number of ranks is

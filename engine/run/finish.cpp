@@ -8,6 +8,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
+#include "engine/base/what_is.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/tokenizer.h"
@@ -80,7 +81,10 @@ void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
   const std::string path = recipe.get<models::ModelFields>().init_from;
   if (path.empty()) return;
   if (path.ends_with(".safetensors")) {
-    checkpoint::restore(SafetensorsFile(path), weights_of(model));
+    SafetensorsFile file(path);
+    if (const std::string wrapper = file.strip_wrappers(); !wrapper.empty())
+      log_info(fmt::format("{}: names are taken without `{}`", path, wrapper));
+    checkpoint::restore(file, weights_of(model));
   } else {
     checkpoint::restore(*load_from(path).shards.at("weights"), weights_of(model));
   }
@@ -193,7 +197,7 @@ Reopened reopen(const std::string& source) {
       recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {},
                             all_sections(), recipe_folder_of(loaded.facts));
   Reopened run;
-  run.parts = std::make_shared<Parts>(open_parts(recipe));
+  run.parts = std::make_shared<Parts>(open_parts(recipe, 1, vocabulary_of(loaded.facts)));
   run.checkpoint = loaded.path;
   auto model = run.model = models::make_model(recipe, run.parts->context);
   checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
@@ -217,18 +221,22 @@ Reopened reopen(const std::string& source) {
 Pretrained open_pretrained(const std::string& folder) {
   const artefact::Shape shape = artefact::read_huggingface_config(folder);
   const std::string tokenizer_path = join_path(folder, "tokenizer.json");
-  std::string tokenizer = read_file(tokenizer_path);
-  const int64_t ids = data::parse_tokenizer(tokenizer, tokenizer_path)->vocabulary();
-  if (ids > shape.vocabulary)
-    throw Error(
-        Code::kCheckpoint,
-        fmt::format("its {} tokens are more than the {} of config.json", ids, shape.vocabulary),
-        tokenizer_path, "they are of different models");
+  std::string tokenizer, source = "source: tokens\n  train_tokens: []";
+  if (file_exists(tokenizer_path)) {
+    const std::string file = read_file(tokenizer_path);
+    tokenizer = plain_text(file, tokenizer_path, Code::kCheckpoint);
+    const int64_t ids = data::parse_tokenizer(tokenizer, tokenizer_path)->vocabulary();
+    if (ids > shape.vocabulary)
+      throw Error(
+          Code::kCheckpoint,
+          fmt::format("its {} tokens are more than the {} of config.json", ids, shape.vocabulary),
+          tokenizer_path, "they are of different models");
+    source = "source: text\n  train_file: \"\"\n  tokenizer: bpe\n  tokenizer_file: tokenizer.json";
+  }
   const std::string text = fmt::format(
-      "data:\n  source: text\n  train_file: \"\"\n  tokenizer: bpe\n  tokenizer_file: "
-      "tokenizer.json\n  context: {}\n{}"
+      "data:\n  {}\n  context: {}\n{}"
       "training:\n  global_batch_size: 1\nloss:\n  name: cross_entropy\n",
-      shape.positions, artefact::recipe_of(shape));
+      source, shape.positions, artefact::recipe_of(shape));
   auto recipe =
       recipe::Recipe::parse(text, join_path(folder, "config.json"), {}, all_sections(), folder);
   models::ModelContext context;

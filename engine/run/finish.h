@@ -60,7 +60,7 @@ Reopened reopen(const std::string& source);
 // Error{kCheckpoint} naming what is missing, unknown or does not fit together.
 struct Pretrained {
   artefact::Shape shape;
-  std::string tokenizer;  // tokenizer.json
+  std::string tokenizer;  // tokenizer.json; "": the folder has none
   recipe::Recipe recipe;  // that says the same
   std::shared_ptr<models::LanguageModel> model;
 };

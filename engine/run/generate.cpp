@@ -5,10 +5,12 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/what_is.h"
 #include "engine/data/tokenizer.h"
 #include "engine/export/artefact.h"
 #include "engine/export/huggingface.h"
@@ -24,12 +26,22 @@ using Next = std::function<int64_t(const std::vector<int64_t>&)>;
 
 std::vector<int64_t> prompt_tokens(const GenerateRequest& request, const data::Tokenizer& tokenizer,
                                    const std::string& prompt) {
-  const data::Tokens ids = tokenizer.encode(prompt);
+  data::Tokens ids = tokenizer.begin_of_text();
+  tokenizer.encode(prompt, ids);
   if (!ids.empty()) return {ids.begin(), ids.end()};
   // a text that begins where another ended
   if (const auto end = tokenizer.end_of_text()) return {*end};
   throw Error(Code::kUsage, "there is nothing to go on from", request.source,
               "give --prompt TEXT: this tokenizer has no token that begins a text");
+}
+
+std::shared_ptr<const data::Tokenizer> tokenizer_of(const std::string& json,
+                                                    const std::string& source) {
+  if (!json.empty()) return data::parse_tokenizer(json, join_path(source, "tokenizer.json"));
+  throw Error(Code::kData, "there is no tokenizer, and text needs one", source,
+              artefact::is_huggingface(source)
+                  ? "put its tokenizer.json there: tokenizer.save_pretrained(folder) writes it"
+                  : "train on folders of lehr tokenize, which hold it");
 }
 
 }  // namespace
@@ -45,7 +57,8 @@ int64_t Generator::next(const std::vector<int64_t>& tokens) {
   }
   const at::Tensor ids = at::tensor(at::ArrayRef<int64_t>(tokens).slice(begin)).unsqueeze(0);
   const at::Tensor last = model_.hidden({ids, {}, &cache_}).select(1, -1);  // [1, D]
-  const at::Tensor logits = at::linear(last, model_.head().slice(0, 0, model_.vocabulary()));
+  at::Tensor logits = at::linear(last, model_.head().slice(0, 0, model_.vocabulary()));
+  if (mask_.defined()) logits = logits + mask_;
   seen_ = tokens.size();
   return artefact::sample(logits, artefact::draws(sampling_.seed, size, 1), sampling_)
       .item<int64_t>();
@@ -59,8 +72,9 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
   if (!request.prompt.empty() && !request.prompt_file.empty())
     throw Error(Code::kUsage, "a prompt and a file with one are two prompts", "--prompt-file",
                 "give one of them");
-  const std::string prompt =
-      request.prompt_file.empty() ? request.prompt : read_file(request.prompt_file, kPromptLimit);
+  std::string prompt = request.prompt;
+  if (!request.prompt_file.empty())
+    prompt = plain_text(read_file(request.prompt_file, kPromptLimit), request.prompt_file);
   const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(request.threads > 0 ? request.threads : cores));
 
@@ -69,10 +83,13 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
   Reopened run;
   std::shared_ptr<models::LanguageModel> model;
   std::unique_ptr<Generator> generator;
+  std::vector<int64_t> ends;
   Next next;
-  const auto generate_with = [&](int64_t context) {
+  const auto generate_with = [&](int64_t context, const std::string& json) {
     model->train(false);
-    generator = std::make_unique<Generator>(*model, context, request.sampling);
+    tokenizer = tokenizer_of(json, request.source);
+    generator = std::make_unique<Generator>(*model, context, request.sampling,
+                                            artefact::token_mask(json, model->vocabulary()));
     next = [&](const std::vector<int64_t>& tokens) { return generator->next(tokens); };
   };
   if (file_exists(join_path(request.source, "model.pt"))) {
@@ -80,7 +97,7 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
     if (!artefact->takes_text())
       throw Error(Code::kUsage, "this artefact is no language model", request.source,
                   "lehr predict answers with it");
-    tokenizer = data::parse_tokenizer(artefact->tokenizer(), request.source + "/tokenizer.json");
+    tokenizer = tokenizer_of(artefact->tokenizer(), request.source);
     // one token at a time: a draw depends on its position alone, so the text is that of one call
     next = [&](const std::vector<int64_t>& tokens) {
       return artefact->generate(at::tensor(tokens).unsqueeze(0), 1, request.sampling)
@@ -90,8 +107,8 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
   } else if (artefact::is_huggingface(request.source)) {
     const Pretrained pretrained = open_pretrained(request.source);
     model = pretrained.model;
-    tokenizer = data::parse_tokenizer(pretrained.tokenizer, request.source + "/tokenizer.json");
-    generate_with(pretrained.shape.positions);
+    ends = artefact::huggingface_ends(request.source);
+    generate_with(pretrained.shape.positions, pretrained.tokenizer);
   } else {
     run = reopen(request.source);
     model = std::dynamic_pointer_cast<models::LanguageModel>(run.model);
@@ -99,16 +116,15 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
       throw Error(Code::kUsage, "this run's model is no language model", request.source,
                   "models of text generate it: gpt2, llama");
     const data::DataInfo& info = run.parts->dataset->info();
-    tokenizer = data::parse_tokenizer(info.tokenizer, request.source);
-    generate_with(info.context);
+    generate_with(info.context, info.tokenizer);
   }
 
   std::vector<int64_t> tokens = prompt_tokens(request, *tokenizer, prompt);
   write(prompt);
-  const auto end = tokenizer->end_of_text();
+  if (ends.empty() && tokenizer->end_of_text()) ends.push_back(*tokenizer->end_of_text());
   for (int64_t i = 0; i < request.tokens; ++i) {
     tokens.push_back(next(tokens));
-    if (end && tokens.back() == *end) return;
+    if (std::find(ends.begin(), ends.end(), tokens.back()) != ends.end()) return;
     const auto id = static_cast<uint32_t>(tokens.back());
     write(tokenizer->decode(&id, 1));
   }

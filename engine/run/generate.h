@@ -18,17 +18,21 @@ struct GenerateRequest {
   artefact::Sampling sampling;
   int64_t threads = 0;  // 0: every core
 };
-// Hands the prompt and then each token's bytes to `write`; a character may come in two pieces. A
-// run or checkpoint needs its data set, which holds the tokenizer. Throws Error{kUsage} for options
-// that are none, Error{kData} for a prompt that the tokenizer does not know.
+// Hands the prompt and then each token's bytes to `write`; a character may come in two pieces. The
+// text ends where the model ends it: with the tokenizer's end-of-text, or with what a Hugging Face
+// folder names. Begin tokens of the tokenizer stand before the prompt. A run or checkpoint needs
+// its data set, which holds the tokenizer. Throws Error{kUsage} for options that are none,
+// Error{kData} for a prompt that the tokenizer does not know.
 void generate(const GenerateRequest& request, const std::function<void(std::string_view)>& write);
 
 // The live model as a source of tokens. It keeps keys and values of what it has seen; when
 // `context` tokens are in them it drops them and goes on from the last half.
 class Generator {
  public:
-  Generator(models::LanguageModel& model, int64_t context, const artefact::Sampling& sampling)
-      : model_(model), context_(context), sampling_(sampling) {}
+  // `mask`: artefact::token_mask of the tokenizer.
+  Generator(models::LanguageModel& model, int64_t context, const artefact::Sampling& sampling,
+            at::Tensor mask = {})
+      : model_(model), context_(context), sampling_(sampling), mask_(std::move(mask)) {}
   // The token that follows `tokens`, which begin with those of the call before. At least one.
   int64_t next(const std::vector<int64_t>& tokens);
 
@@ -36,6 +40,7 @@ class Generator {
   models::LanguageModel& model_;
   int64_t context_;
   artefact::Sampling sampling_;
+  at::Tensor mask_;
   models::KeyValueCache cache_;
   size_t seen_ = 0;  // how many of `tokens` the cache ends with
 };

@@ -8,8 +8,11 @@
 #include <thread>
 
 #include "engine/base/error.h"
+#include "engine/base/files.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/fields.h"
+#include "engine/data/tokenizer.h"
+#include "engine/export/huggingface.h"
 #include "engine/metrics/metrics.h"
 #include "engine/run/contradictions.h"
 #include "engine/step/step.h"
@@ -137,7 +140,28 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   return plan;
 }
 
-Parts open_parts(const recipe::Recipe& recipe, int64_t world) try {
+// A Hugging Face folder may have more rows than tokens. Where it is gone, a run that was begun from
+// it knows better.
+static int64_t logits_of(const recipe::Recipe& recipe, const data::DataInfo& info) {
+  const std::string folder = recipe.get<models::ModelFields>().pretrained;
+  if (folder.empty() || !artefact::is_huggingface(folder)) return info.vocabulary;
+  const int64_t rows = artefact::read_huggingface_config(folder).vocabulary;
+  if (rows <= info.vocabulary) return info.vocabulary;  // fewer are refused with the other fields
+  if (const std::string own = join_path(folder, "tokenizer.json"); file_exists(own)) {
+    const int64_t tokens = data::make_tokenizer({"bpe", own}, "", own)->vocabulary();
+    if (tokens != info.vocabulary)
+      throw Error(Code::kRecipe,
+                  fmt::format("the data's tokenizer has {} tokens, and that of {} has {}",
+                              info.vocabulary, folder, tokens),
+                  recipe.where("model.pretrained"),
+                  fmt::format("set data.tokenizer: bpe and data.tokenizer_file: {}, or make the "
+                              "token shards with it",
+                              own));
+  }
+  return rows;
+}
+
+Parts open_parts(const recipe::Recipe& recipe, int64_t world, int64_t vocabulary) try {
   Parts parts{recipe, data::open_dataset(recipe), {}, {}};
   const auto& info = parts.dataset->info();
   parts.plan = make_plan(recipe, *parts.dataset, world);
@@ -145,10 +169,12 @@ Parts open_parts(const recipe::Recipe& recipe, int64_t world) try {
   parts.context.height = info.height;
   parts.context.width = info.width;
   parts.context.features = info.features;
-  parts.context.vocabulary = info.vocabulary;
+  parts.context.vocabulary = !info.is_text    ? 0
+                             : vocabulary > 0 ? vocabulary
+                                              : logits_of(recipe, info);
   parts.context.context = info.context;
   parts.context.outputs = step::output_count(
-      recipe, info.is_text ? info.vocabulary : static_cast<int64_t>(info.classes.size()),
+      recipe, info.is_text ? parts.context.vocabulary : static_cast<int64_t>(info.classes.size()),
       info.values);
   parts.context.options = at::TensorOptions().dtype(at::kFloat);
   parts.context.seed = static_cast<uint64_t>(recipe.get<TrainingFields>().seed);

@@ -38,8 +38,9 @@ struct Parts {
   Plan plan;
   models::ModelContext context;
 };
-// Opens data and plans; no weights are made.
-Parts open_parts(const recipe::Recipe& recipe, int64_t world = 1);
+// Opens data and plans; no weights are made. `vocabulary`: the logits of a language model whose
+// weights are there already; 0: as many as tokens, or as model.pretrained has.
+Parts open_parts(const recipe::Recipe& recipe, int64_t world = 1, int64_t vocabulary = 0);
 
 // "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any
 // ATen call. Throws Error{kUsage} when a GPU is demanded and there is none.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <fstream>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -20,10 +21,12 @@
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/data/bytes.h"
+#include "engine/data/document_encoder.h"
 #include "engine/data/documents.h"
 #include "engine/data/order.h"
 #include "engine/data/token_file.h"
 #include "engine/data/tokenizer.h"
+#include "engine/data/windows.h"
 
 namespace lehr::run {
 
@@ -34,7 +37,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t kBatchBytes = 1 << 20;  // long enough that handing it over costs nothing
+constexpr int kPlanVersion = 2;
 
 // \n, \t, \r and \\ as a shell passes them on
 std::string unescaped(const std::string& text) {
@@ -48,126 +51,24 @@ std::string unescaped(const std::string& text) {
   return result;
 }
 
-struct Document {
-  std::string_view text;
-  InputPlace end;  // where to go on after it
-};
-
-// The documents of all files, from any place.
-class Reader {
- public:
-  Reader(std::vector<std::string> paths, std::string separator)
-      : paths_(std::move(paths)), separator_(std::move(separator)) {}
-  void seek(const InputPlace& place) { place_ = place; }
-  // The next one, and the file that it lies in; nullopt: there is none.
-  std::optional<Document> next() {
-    for (; place_.file < paths_.size(); place_ = {place_.file + 1, 0}) {
-      if (!file_ || file_->path != paths_[place_.file])
-        file_ = std::make_shared<data::Bytes>(data::read_bytes(paths_[place_.file]));
-      const std::string_view text = data::text_of(*file_);
-      while (place_.byte < text.size()) {
-        size_t end = separator_.empty() ? text.npos : text.find(separator_, place_.byte);
-        const size_t after = end == text.npos ? text.size() : end + separator_.size();
-        end = std::min(end, text.size());
-        const std::string_view found = text.substr(place_.byte, end - place_.byte);
-        place_.byte = after;
-        if (!found.empty()) return Document{found, place_};
-      }
-    }
-    file_.reset();
-    return std::nullopt;
+// What an input is known by when the same command continues: of a large one, pieces of it.
+json identity_of(const std::string& path) {
+  constexpr uint64_t kPiece = 1 << 16, kPieces = 64;
+  data::ByteStream readable(path);  // or says why not
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const auto size = static_cast<uint64_t>(file.tellg());
+  const uint64_t pieces = std::min(kPieces, (size + kPiece - 1) / kPiece);
+  std::vector<char> piece(kPiece);
+  Xxh3 hash;
+  for (uint64_t i = 0; i < pieces; ++i) {
+    const uint64_t at = size <= kPiece * kPieces ? i * kPiece : (size - kPiece) * i / (pieces - 1);
+    file.clear();
+    file.seekg(static_cast<std::streamoff>(at));
+    file.read(piece.data(), kPiece);
+    hash.update(piece.data(), static_cast<size_t>(file.gcount()));
   }
-  std::shared_ptr<const data::Bytes> file() const { return file_; }
-
- private:
-  const std::vector<std::string> paths_;
-  const std::string separator_;
-  InputPlace place_;
-  std::shared_ptr<const data::Bytes> file_;
-};
-
-struct Encoded {
-  Tokens ids;
-  uint64_t id = 0;  // of the document, for held_out
-  size_t text_bytes = 0;
-  InputPlace end;
-};
-
-// Documents of the reader, encoded by threads ahead of time, in their order.
-class Encoder {
- public:
-  Encoder(Reader& reader, const data::Tokenizer& tokenizer, bool ends, int threads)
-      : reader_(reader), tokenizer_(tokenizer), ends_(ends), threads_(threads) {}
-  ~Encoder() {
-    for (auto& batch : ahead_) batch.wait();
-  }
-  void seek(const InputPlace& place) {
-    for (auto& batch : ahead_) batch.wait();
-    ahead_.clear();
-    ready_.clear();
-    held_.reset();
-    reader_.seek(place);
-  }
-  std::optional<Encoded> next() {
-    while (ahead_.size() < static_cast<size_t>(2 * threads_) && start()) {
-    }
-    if (ready_.empty()) {
-      if (ahead_.empty()) return std::nullopt;
-      auto batch = ahead_.front().get();
-      ahead_.pop_front();
-      std::move(batch.begin(), batch.end(), std::back_inserter(ready_));
-    }
-    Encoded one = std::move(ready_.front());
-    ready_.pop_front();
-    return one;
-  }
-
- private:
-  // hands a batch of one file's documents to a thread; false: the input is at its end
-  bool start() {
-    std::vector<Document> batch;
-    std::shared_ptr<const data::Bytes> file;
-    for (size_t bytes = 0; bytes < kBatchBytes;) {
-      auto one = held_ ? std::exchange(held_, std::nullopt) : reader_.next();
-      if (!one) break;
-      if (file && file != reader_.file()) {
-        held_ = one;
-        break;
-      }
-      file = reader_.file();
-      bytes += one->text.size();
-      batch.push_back(*one);
-    }
-    if (batch.empty()) return false;
-    ahead_.push_back(std::async(std::launch::async, [this, file, batch = std::move(batch)] {
-      std::vector<Encoded> result;
-      for (const Document& document : batch) {
-        Encoded& one = result.emplace_back();
-        try {
-          tokenizer_.encode(document.text, one.ids);
-        } catch (const data::UnknownText& error) {
-          data::bad_byte(file->path,
-                         document.text.data() - data::text_of(*file).data() + error.byte(),
-                         error.message(), error.hint());
-        }
-        if (ends_) one.ids.push_back(*tokenizer_.end_of_text());
-        one.id = data::document_id(document.text);
-        one.text_bytes = document.text.size();
-        one.end = document.end;
-      }
-      return result;
-    }));
-    return true;
-  }
-
-  Reader& reader_;
-  const data::Tokenizer& tokenizer_;
-  const bool ends_;
-  const int threads_;
-  std::optional<Document> held_;  // the first one of another file than the batch before it
-  std::deque<std::future<std::vector<Encoded>>> ahead_;
-  std::deque<Encoded> ready_;
-};
+  return {{"path", path}, {"bytes", size}, {"xxh3", hash.digest()}};
+}
 
 class Tokenization {
  public:
@@ -175,43 +76,61 @@ class Tokenization {
   void run();
 
  private:
-  struct Shard {
+  // of one split, while it is written
+  struct Side {
+    data::TokenShardWriter writer;
     TokenShard about;
-    Tokens ids;
   };
-  void claim_folder(const json& plan);
+  struct Figures {
+    int64_t tokens = 0, documents = 0, text_bytes = 0;
+  };
+  // shard `number`, of both splits
+  struct Made {
+    InputPlace begin, end;
+    Figures train, validation;
+    bool counted = false;
+  };
+  json plan(int version) const;
+  void claim_folder();
   std::string path(const char* split, int64_t number) const {
     return join_path(request_.output, fmt::format("{}-{:05}.tokens", split, number));
   }
   bool has_validation() const { return request_.validation_fraction > 0; }
-  std::optional<InputPlace> verified(int64_t number, const InputPlace& begin);
-  std::optional<InputPlace> make(int64_t number, const InputPlace& begin, Encoder& encoder);
-  void add(Shard& shard, const Encoded& document) const;
-  void count(const char* split, const TokenShard& shard);
+  std::optional<Made> there(int64_t number, const InputPlace& begin) const;
+  std::optional<Made> make(int64_t number, const InputPlace& begin, data::DocumentEncoder& encoder);
+  std::unique_ptr<Side> begin_side(const char* split, int64_t number) const;
+  Figures finish_side(Side& side, const Made& made) const;
+  void count(const Tokens& ids) {
+    for (uint32_t id : ids) ++counts_[id];
+  }
+  void count_kept(data::DocumentEncoder& encoder);
+  bool is_complete() const;
+  json index() const;
   void say(const InputPlace& place);
+  void conclude(int64_t kept) const;
 
   TokenizeRequest request_;
   track::Terminal& terminal_;
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   std::string tokenizer_json_, tokenizer_hash_;
-  bool ends_ = false;  // documents end with the end-of-text token
-  std::vector<uint64_t> sizes_;
+  bool ends_ = false;        // documents end with the end-of-text token
   uint64_t done_bytes_ = 0;  // of text, encoded by this process
   int64_t done_tokens_ = 0;
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now(), said_ = began_;
-  json index_ = {{"version", 1}};
+  std::vector<Made> made_;
+  std::vector<int64_t> counts_;  // of ids in the training shards
 };
 
 // the tokenizer, with errors that name the option instead of the recipe's field
 std::shared_ptr<const data::Tokenizer> chosen_tokenizer(const TokenizeRequest& request, bool ends) {
   std::string alphabet;
   if (request.tokenizer == "char" && request.tokenizer_file.empty()) {
-    for (const auto& input : request.inputs) {
-      const data::Bytes file = data::read_bytes(input);
-      if (file.size == 0) continue;
-      const auto own = data::char_tokenizer(data::text_of(file), false, input);
-      for (uint32_t id = 0; id < own->vocabulary(); ++id) alphabet += own->decode(&id, 1);
-    }
+    data::Alphabet characters;
+    const auto whole = data::char_tokenizer("a", false, "");  // cuts between characters
+    data::DocumentStream texts(request.inputs, "", *whole);
+    while (const auto piece = texts.next())
+      characters.add(piece->text, request.inputs[piece->begin.file], piece->begin.byte);
+    for (uint32_t code : characters.codes()) data::append_utf8(code, alphabet);
   }
   try {
     return data::make_tokenizer(
@@ -244,27 +163,54 @@ Tokenization::Tokenization(const TokenizeRequest& request, track::Terminal& term
   tokenizer_ = chosen_tokenizer(request_, ends_);
   tokenizer_json_ = tokenizer_->json();
   tokenizer_hash_ = xxh3_128(tokenizer_json_.data(), tokenizer_json_.size());
+  counts_.resize(tokenizer_->vocabulary());
+}
+
+// What is asked for, in the words of a version of tokenize.json.
+json Tokenization::plan(int version) const {
+  json inputs = json::array();
+  for (const auto& path : request_.inputs)
+    inputs.push_back(version == 1 ? json{{"path", path}, {"xxh3", xxh3_128_of_file(path)}}
+                                  : identity_of(path));
+  return {{"version", version},
+          {"inputs", inputs},
+          {"tokenizer", tokenizer_->kind()},
+          {"tokenizer_xxh3", tokenizer_hash_},
+          {"document_separator", request_.separator},
+          {"shard_tokens", request_.shard_tokens},
+          {"validation_fraction", request_.validation_fraction}};
 }
 
 // The folder is new, or one of this very tokenization that was cut.
-void Tokenization::claim_folder(const json& plan) {
+void Tokenization::claim_folder() {
   const std::string plan_path = join_path(request_.output, "tokenize.json");
+  const std::string tokenizer_path = join_path(request_.output, "tokenizer.json");
   if (!file_exists(plan_path)) {
     for (const auto& name : list_folder(request_.output))
       if (name != ".lock" && name != "tokenizer.json" && name.find(".tmp-") == name.npos)
         throw Error(Code::kUsage, fmt::format("the folder is not empty: it has {}", name),
                     request_.output, "Give a new folder.");
-    write_file_durably(join_path(request_.output, "tokenizer.json"), tokenizer_json_);
-    write_file_durably(plan_path, plan.dump(2) + "\n");
+    const std::string text = plan(kPlanVersion).dump(2) + "\n";
+    write_file_durably(tokenizer_path, tokenizer_json_);
+    write_file_durably(plan_path, text);
     return;
   }
   json before;
   try {
     before = json::parse(read_file(plan_path));
+    // another release may write the same tokenizer otherwise
+    if (before.at("tokenizer_xxh3") != tokenizer_hash_ && file_exists(tokenizer_path)) {
+      const std::string written = read_file(tokenizer_path);
+      if (data::same_tokenizer(written, tokenizer_json_)) {
+        tokenizer_json_ = written;
+        tokenizer_hash_ = xxh3_128(written.data(), written.size());
+      }
+    }
   } catch (const json::exception& error) {
     throw Error(Code::kData, "not what a tokenization writes", plan_path, error.what());
   }
-  for (const auto& [key, value] : plan.items())
+  const json wanted = plan(before.value("version", kPlanVersion));
+  for (const auto& [key, value] : wanted.items())
     if (!before.contains(key) || before[key] != value)
       throw Error(Code::kUsage,
                   fmt::format("the folder holds another tokenization: {} was {}, is {}", key,
@@ -274,22 +220,26 @@ void Tokenization::claim_folder(const json& plan) {
     if (name.find(".tmp-") != name.npos) remove_tree(join_path(request_.output, name));
 }
 
-// Where a shard that is there and whole ends.
-std::optional<InputPlace> Tokenization::verified(int64_t number, const InputPlace& begin) {
+// A shard that is there, by its header; its bytes are verified once, before the folder is complete.
+std::optional<Tokenization::Made> Tokenization::there(int64_t number,
+                                                      const InputPlace& begin) const {
   // the training shard is written last: where it is, its validation shard must be too
   const std::string train = path("train", number), validation = path("validation", number);
   if (!file_exists(train)) return std::nullopt;
   try {
-    std::vector<std::pair<const char*, TokenShard>> shards;
-    shards.emplace_back("train", data::open_token_shard(train, true));
-    if (has_validation())
-      shards.emplace_back("validation", data::open_token_shard(validation, true));
-    for (const auto& [split, shard] : shards)
+    Made made;
+    auto look = [&](const std::string& file) {
+      const TokenShard shard = data::open_token_shard(file);
       if (shard.tokenizer != tokenizer_hash_ || shard.begin != begin ||
-          shard.end != shards[0].second.end)
-        throw Error(Code::kData, "does not follow the shard before it", shard.path);
-    for (const auto& [split, shard] : shards) count(split, shard);
-    return shards[0].second.end;
+          (file != train && shard.end != made.end))
+        throw Error(Code::kData, "does not follow the shard before it", file);
+      made.begin = shard.begin, made.end = shard.end;
+      return Figures{shard.count, static_cast<int64_t>(shard.documents.size()),
+                     static_cast<int64_t>(shard.text_bytes)};
+    };
+    made.train = look(train);
+    if (has_validation()) made.validation = look(validation);
+    return made;
   } catch (const Error& error) {
     if (error.code() != Code::kData) throw;
     log_warning(fmt::format("{}\n  it is made again", error.what()));
@@ -299,52 +249,124 @@ std::optional<InputPlace> Tokenization::verified(int64_t number, const InputPlac
   }
 }
 
-void Tokenization::add(Shard& shard, const Encoded& document) const {
-  shard.about.documents.push_back(static_cast<int64_t>(shard.ids.size()));
-  shard.about.text_bytes += document.text_bytes;
-  shard.ids.insert(shard.ids.end(), document.ids.begin(), document.ids.end());
+std::unique_ptr<Tokenization::Side> Tokenization::begin_side(const char* split,
+                                                             int64_t number) const {
+  return std::unique_ptr<Side>(new Side{{path(split, number), tokenizer_->vocabulary()}, {}});
+}
+
+Tokenization::Figures Tokenization::finish_side(Side& side, const Made& made) const {
+  side.about.tokenizer = tokenizer_hash_;
+  side.about.begin = made.begin, side.about.end = made.end;
+  side.writer.finish(side.about);
+  return {side.about.count, static_cast<int64_t>(side.about.documents.size()),
+          static_cast<int64_t>(side.about.text_bytes)};
 }
 
 // Makes shard `number` of the documents from `begin` on; nullopt: there are none.
-std::optional<InputPlace> Tokenization::make(int64_t number, const InputPlace& begin,
-                                             Encoder& encoder) {
-  Shard train, validation;
-  InputPlace end = begin;
+std::optional<Tokenization::Made> Tokenization::make(int64_t number, const InputPlace& begin,
+                                                     data::DocumentEncoder& encoder) {
+  std::unique_ptr<Side> train, validation;
+  Made made;
+  made.begin = made.end = begin;
+  made.counted = true;
+  Tokens waiting;  // where documents are held out, those of the one whose side is not known yet
+  uint64_t waiting_bytes = 0;
   int64_t tokens = 0;
-  while (tokens < request_.shard_tokens) {
-    const auto document = encoder.next();
-    if (!document) break;
-    const bool held =
-        has_validation() && data::held_out(document->id, request_.validation_fraction, 0);
-    add(held ? validation : train, *document);
-    tokens += static_cast<int64_t>(document->ids.size());
-    done_bytes_ += document->text_bytes;
-    end = document->end;
-    say(end);
+  for (bool within = false; within || tokens < request_.shard_tokens;) {
+    auto piece = encoder.next();
+    if (!piece) break;
+    if (!train) {
+      train = begin_side("train", number);
+      if (has_validation()) validation = begin_side("validation", number);
+    }
+    within = !piece->is_last;
+    tokens += static_cast<int64_t>(piece->ids.size());
+    done_bytes_ += piece->text_bytes;
+    made.end = piece->end;
+    Side* side = train.get();
+    if (has_validation()) {
+      waiting.insert(waiting.end(), piece->ids.begin(), piece->ids.end());
+      waiting_bytes += piece->text_bytes;
+      if (within) continue;
+      if (data::held_out(piece->document, request_.validation_fraction, 0)) side = validation.get();
+      piece->ids = std::exchange(waiting, {});
+      piece->text_bytes = std::exchange(waiting_bytes, 0);
+      piece->is_first = true;
+    }
+    if (piece->is_first) side->writer.begin_document();
+    side->writer.append(piece->ids);
+    side->about.text_bytes += piece->text_bytes;
+    if (side == train.get()) count(piece->ids);
+    say(made.end);
   }
-  if (tokens == 0) return std::nullopt;
+  if (!train) return std::nullopt;
   done_tokens_ += tokens;
-  auto write = [&](const char* split, Shard& shard) {
-    shard.about.path = path(split, number);
-    shard.about.tokenizer = tokenizer_hash_;
-    shard.about.begin = begin, shard.about.end = end;
-    data::write_token_shard(shard.about, shard.ids, tokenizer_->vocabulary());
-    count(split, shard.about);
-  };
-  if (has_validation()) write("validation", validation);
-  write("train", train);
-  return end;
+  if (validation) made.validation = finish_side(*validation, made);
+  made.train = finish_side(*train, made);
+  return made;
 }
 
-void Tokenization::count(const char* split, const TokenShard& shard) {
-  index_[split].push_back(shard.path.substr(shard.path.rfind('/') + 1));
-  json& sums = index_["sums"][split];
-  auto add = [&](const char* what, int64_t n) {
-    sums[what] = (sums.contains(what) ? sums[what].get<int64_t>() : 0) + n;
+// Shards of earlier starts are read once, by all threads: verified and counted. What is damaged is
+// made again.
+void Tokenization::count_kept(data::DocumentEncoder& encoder) {
+  using Counts = std::vector<int64_t>;
+  std::deque<std::pair<int64_t, std::future<Counts>>> ahead;
+  auto start = [&](int64_t number) {
+    ahead.emplace_back(number, std::async(std::launch::async, [this, number] {
+                         Counts counts(counts_.size());
+                         if (has_validation())
+                           data::open_token_shard(path("validation", number), true);
+                         const TokenShard shard =
+                             data::open_token_shard(path("train", number), true);
+                         data::TokenStream stream;
+                         stream.add(shard);
+                         data::count_tokens(stream, 1, counts);
+                         return counts;
+                       }));
   };
-  add("tokens", shard.count);
-  add("documents", static_cast<int64_t>(shard.documents.size()));
-  add("text_bytes", static_cast<int64_t>(shard.text_bytes));
+  auto finish = [&] {
+    const int64_t number = ahead.front().first;
+    Made& made = made_[static_cast<size_t>(number)];
+    try {
+      const Counts counts = ahead.front().second.get();
+      for (size_t id = 0; id < counts.size(); ++id) counts_[id] += counts[id];
+    } catch (const Error& error) {
+      if (error.code() != Code::kData) throw;
+      log_warning(fmt::format("{}\n  it is made again", error.what()));
+      remove_tree(path("train", number));
+      remove_tree(path("validation", number));
+      encoder.seek(made.begin);
+      made = make(number, made.begin, encoder).value();
+    }
+    ahead.pop_front();
+  };
+  for (size_t number = 0; number < made_.size(); ++number) {
+    if (made_[number].counted) continue;
+    start(static_cast<int64_t>(number));
+    if (ahead.size() >= static_cast<size_t>(request_.threads)) finish();
+  }
+  while (!ahead.empty()) finish();
+}
+
+json Tokenization::index() const {
+  json index = {{"version", 1}, {"train", json::array()}, {"validation", json::array()}};
+  auto add = [&](const char* split, int64_t number, const Figures& figures) {
+    const std::string file = path(split, number);
+    index[split].push_back(file.substr(file.rfind('/') + 1));
+    json& sums = index["sums"][split];
+    auto sum = [&](const char* what, int64_t n) {
+      sums[what] = (sums.contains(what) ? sums[what].get<int64_t>() : 0) + n;
+    };
+    sum("tokens", figures.tokens);
+    sum("documents", figures.documents);
+    sum("text_bytes", figures.text_bytes);
+  };
+  for (size_t number = 0; number < made_.size(); ++number) {
+    if (has_validation()) add("validation", static_cast<int64_t>(number), made_[number].validation);
+    add("train", static_cast<int64_t>(number), made_[number].train);
+  }
+  index["counts"] = counts_;
+  return index;
 }
 
 // a line every ten seconds
@@ -358,52 +380,74 @@ void Tokenization::say(const InputPlace& place) {
                               static_cast<double>(done_bytes_) / 1e6 / seconds));
 }
 
+// An index stands there and so do all shards that it names.
+bool Tokenization::is_complete() const {
+  const std::string file = join_path(request_.output, data::kTokensIndex);
+  if (!file_exists(file)) return false;
+  InputPlace place;
+  const auto folder = data::read_token_folder(request_.output);
+  for (size_t number = 0; number < folder.train.size(); ++number) {
+    const auto made = there(static_cast<int64_t>(number), place);
+    if (!made) return false;
+    place = made->end;
+  }
+  return true;
+}
+
 void Tokenization::run() {
   make_folders(request_.output);
   const FolderLock lock(request_.output);
-  json inputs = json::array();
-  for (const auto& path : request_.inputs)
-    inputs.push_back({{"path", path}, {"xxh3", xxh3_128_of_file(path)}});
-  claim_folder({{"version", 1},
-                {"inputs", inputs},
-                {"tokenizer", tokenizer_->kind()},
-                {"tokenizer_xxh3", tokenizer_hash_},
-                {"document_separator", request_.separator},
-                {"shard_tokens", request_.shard_tokens},
-                {"validation_fraction", request_.validation_fraction}});
+  claim_folder();
+  if (is_complete()) {
+    terminal_.print(fmt::format("{}: is complete already; without its {} every byte is verified",
+                                request_.output, data::kTokensIndex));
+    return;
+  }
+  remove_tree(join_path(request_.output, data::kTokensIndex));
 
-  index_["train"] = index_["validation"] = json::array();
-  Reader reader(request_.inputs, request_.separator);
-  Encoder encoder(reader, *tokenizer_, ends_, request_.threads);
+  data::DocumentStream documents(request_.inputs, request_.separator, *tokenizer_);
+  data::DocumentEncoder encoder(documents, *tokenizer_, ends_, request_.threads);
   InputPlace place;
   int64_t kept = 0;
   bool at_place = true;  // the encoder goes on where the last shard ended
-  for (int64_t number = 0;; ++number) {
-    if (const auto end = verified(number, place)) {
-      place = *end, at_place = false, ++kept;
-      continue;
+  for (;;) {
+    const auto number = static_cast<int64_t>(made_.size());
+    auto made = there(number, place);
+    if (made) {
+      at_place = false, ++kept;
+    } else {
+      if (!at_place) encoder.seek(place);
+      at_place = true;
+      made = make(number, place, encoder);
     }
-    if (!at_place) encoder.seek(place);
-    at_place = true;
-    const auto end = make(number, place, encoder);
-    if (!end) break;
-    place = *end;
+    if (!made) break;
+    place = made->end;
+    made_.push_back(*made);
   }
-  if (index_["train"].empty())
-    throw Error(Code::kData, "there is no text in it", request_.inputs[0]);
-  write_file_durably(join_path(request_.output, data::kTokensIndex), index_.dump(2) + "\n");
+  if (made_.empty()) throw Error(Code::kData, "there is no text in it", request_.inputs[0]);
+  if (const auto& files = documents.not_separated(); !files.empty())
+    log_warning(data::separator_remark(
+        request_.separator, documents.sample(),
+        files.size() == 1 ? files[0] : fmt::format("{} and {} more", files[0], files.size() - 1)));
+  count_kept(encoder);
+  write_file_durably(join_path(request_.output, data::kTokensIndex), index().dump(2) + "\n");
+  conclude(kept);
+}
 
+void Tokenization::conclude(int64_t kept) const {
+  Figures train, validation;
+  for (const Made& made : made_) {
+    train.tokens += made.train.tokens, train.documents += made.train.documents;
+    validation.tokens += made.validation.tokens, validation.documents += made.validation.documents;
+  }
+  std::string text = fmt::format("{}: {} tokens of {} documents in {} shards", request_.output,
+                                 train.tokens, train.documents, made_.size());
+  if (has_validation())
+    text += fmt::format(", {} tokens of {} documents held out", validation.tokens,
+                        validation.documents);
+  if (kept > 0) text += fmt::format("; {} shards were there and verified", kept);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
-  const json& train = index_["sums"]["train"];
-  std::string text = fmt::format("{}: {} tokens of {} documents in {} shards", request_.output,
-                                 train["tokens"].get<int64_t>(), train["documents"].get<int64_t>(),
-                                 index_["train"].size());
-  if (has_validation())
-    text += fmt::format(", {} tokens of {} documents held out",
-                        index_["sums"]["validation"]["tokens"].get<int64_t>(),
-                        index_["sums"]["validation"]["documents"].get<int64_t>());
-  if (kept > 0) text += fmt::format("; {} shards were there and verified", kept);
   if (done_bytes_ > 0)
     text += fmt::format("; {:.1f} MB/s, {:.2f} bytes a token",
                         static_cast<double>(done_bytes_) / 1e6 / seconds,

@@ -160,6 +160,7 @@ void Training::open() {
   check_monitor(recipe, parts_->dataset->info());
   around_ = surroundings(device_ ? device_->devices().at(0).name : "cpu", threads,
                          parts_->dataset->info().fingerprint, world_->size());
+  around_.vocabulary = parts_->context.vocabulary;
   const at::Device device(device_ ? at::kCUDA : at::kCPU);
   parts_->context.options = parts_->context.options.device(device);
   model_ = models::make_model(recipe, parts_->context);
@@ -299,7 +300,10 @@ void Training::restore_or_start() {
       recipe.get<models::ModelFields>().name, parameters,
       parts_->dataset->size(data::Split::kTrain), parts_->dataset->size(data::Split::kValidation),
       parts_->dataset->size(data::Split::kTest),
-      info.is_text           ? fmt::format("{} kinds of tokens", info.vocabulary)
+      info.is_text           ? fmt::format("{} kinds of tokens{}", info.vocabulary,
+                                 parts_->context.vocabulary > info.vocabulary
+                                               ? fmt::format(" of {} rows", parts_->context.vocabulary)
+                                               : "")
       : info.classes.empty() ? fmt::format("{} value(s)", info.values)
                              : fmt::format("{} classes", info.classes.size()),
       parts_->plan.total_steps, parts_->plan.global_batch, around_.device, around_.threads,

@@ -5,21 +5,18 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/checkpoint/checkpoint.h"
-#include "engine/data/bytes.h"
-#include "engine/data/documents.h"
 #include "engine/data/fields.h"
 #include "engine/data/raw.h"
-#include "engine/data/tokenizer.h"
 #include "engine/export/artefact.h"
 #include "engine/metrics/fields.h"
 #include "engine/metrics/metrics.h"
 #include "engine/recipe/recipe.h"
+#include "engine/run/evaluate_text.h"
 #include "engine/run/fields.h"
 
 namespace lehr::run {
@@ -113,60 +110,12 @@ void predict(const std::string& path, const std::vector<std::string>& input,
   terminal.print(fmt::format("{} samples: {}", scores.size(0), output));
 }
 
-namespace {
-
-// A text file under a language model: its windows as an evaluation in training sees them.
-void evaluate_text(const artefact::Artefact& model, const recipe::Recipe& recipe,
-                   const std::string& path, const std::vector<std::string>& files, bool as_json,
-                   track::Terminal& terminal) {
-  if (files.size() != 1) throw Error(Code::kUsage, "a text is one file", "--data");
-  const auto tokenizer = data::parse_tokenizer(model.tokenizer(), path + "/tokenizer.json");
-  const data::Bytes file = data::read_bytes(files[0], "name a text file, gzip or not");
-  std::string separator;
-  if (recipe.get<data::DataFields>().source == "text")
-    separator = recipe.get<data::TextFields>().document_separator;
-  data::Tokens ids;
-  int64_t text_bytes = 0;
-  for (std::string_view document : data::split_documents(data::text_of(file), separator)) {
-    tokenizer->encode(document, ids);
-    if (!separator.empty()) ids.push_back(*tokenizer->end_of_text());
-    text_bytes += static_cast<int64_t>(document.size());
-  }
-  const int64_t context = model.context(), size = static_cast<int64_t>(ids.size());
-  if (size < 2) throw Error(Code::kData, "the text is too short for one target", files[0]);
-  const at::Tensor all = at::tensor(std::vector<int64_t>(ids.begin(), ids.end()));
-  double loss = 0;
-  for (int64_t begin = 0; begin + 1 < size; begin += context) {
-    const int64_t n = std::min(context, size - 1 - begin);
-    const at::Tensor logits = model.logits(all.slice(0, begin, begin + n).unsqueeze(0))[0];
-    loss += at::cross_entropy_loss(logits, all.slice(0, begin + 1, begin + n + 1), {},
-                                   at::Reduction::Sum)
-                .item<double>();
-  }
-  loss /= static_cast<double>(size - 1);
-  const double bytes_per_token = static_cast<double>(text_bytes) / static_cast<double>(size);
-  const json figures = {{"tokens", size - 1},
-                        {"loss", loss},
-                        {"perplexity", std::exp(loss)},
-                        {"bits_per_byte", loss / std::log(2.0) / bytes_per_token}};
-  if (as_json) {
-    fmt::print("{}\n", figures.dump(2));
-    return;
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const char* name : {"loss", "perplexity", "bits_per_byte"})
-    rows.push_back({name, fmt::format("{:.6g}", figures[name].get<double>())});
-  terminal.table({fmt::format("{} tokens", size - 1), ""}, rows);
-}
-
-}  // namespace
-
 void evaluate_artefact(const std::string& path, const std::vector<std::string>& files, bool as_json,
                        track::Terminal& terminal) {
+  if (is_language_artefact(path)) return evaluate_text(path, files, as_json, terminal);
   const artefact::Artefact model(path);
   const auto recipe =
       recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
-  if (model.takes_text()) return evaluate_text(model, recipe, path, files, as_json, terminal);
   data::RawBatch raw;
   if (!model.takes_images()) {
     if (files.size() != 1)

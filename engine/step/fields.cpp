@@ -18,14 +18,16 @@ Section LossFields::section() {
           "PyTorch. Empty: all the same.")
       .when("name", {"cross_entropy"})
       .synonyms({"class_weight", "weight"});
-  d.field("label_smoothing", &F::label_smoothing,
-          "Share of the target spread evenly over all classes.")
+  d.field(
+       "label_smoothing", &F::label_smoothing,
+       "Share of the target spread evenly over all classes; evaluations of a language model leave "
+       "it out.")
       .range(0, 1)
       .when("name", {"cross_entropy"})
       .synonyms({"label_smoothing_factor", "smoothing"});
   d.field("z_loss", &F::z_loss,
           "Weight of the squared logarithm of the softmax's denominator, which keeps a language "
-          "model's logits from drifting (1e-4 is usual); 0: off.")
+          "model's logits from drifting (1e-4 is usual); 0: off. Its evaluations leave it out.")
       .at_least(0)
       .when("name", {"cross_entropy"})
       .synonyms({"z_loss_weight", "lse_square_scale"});

@@ -274,7 +274,10 @@ at::Tensor forward_sum(models::Model& model, const Loss& loss, const Batch& batc
 Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch) {
   const models::KernelScope kernels(
       models::kernels_of(fields.get<TrainingFields>().kernels, batch.inputs.device()));
-  auto loss = make_loss(fields.get<LossFields>());
+  auto wanted = fields.get<LossFields>();
+  // a language model is measured in nats per token: perplexity and bits per byte follow from it
+  if (dynamic_cast<models::LanguageModel*>(&model)) wanted.label_smoothing = wanted.z_loss = 0;
+  auto loss = make_loss(wanted);
   Evaluated result;
   result.sum = forward_sum(model, *loss, batch, std::nullopt, &result.outputs).item<double>();
   result.weight = loss->weight(batch.targets);

@@ -97,7 +97,9 @@ int64_t output_count(const FieldSource& fields, int64_t classes, int64_t values)
 //   are
 at::Tensor to_scores(const FieldSource& fields, const at::Tensor& outputs);
 // A forward in the model's present mode, in fp32: the sum of the loss, what it is divided by, and
-// the model's outputs (undefined for a language model, whose logits are never all held).
+// the model's outputs (undefined for a language model, whose logits are never all held). Of a
+// language model the loss is the cross-entropy alone: nats per token, without label_smoothing and
+// z_loss.
 struct Evaluated {
   double sum = 0, weight = 0;
   at::Tensor outputs;

@@ -283,12 +283,12 @@ TEST(Text, StatisticsAreThoseOfTheText) {
   EXPECT_DOUBLE_EQ(figures["unigram_entropy"].get<double>(), std::log(2));
   EXPECT_EQ(figures["tokens_seen"], 2);
   EXPECT_EQ(figures["bytes"]["validation"], 8);
-  EXPECT_DOUBLE_EQ(set->info().bytes_per_token, 1);
+  EXPECT_EQ(flat(set->info().token_bytes), (std::vector<int64_t>{1, 1, 1}));
   // an end-of-text token stands for no byte; two of three bytes are one character
   auto two = open_dataset(text_fields(folder.write("d.txt", "\xc3\xa9z|\xc3\xa9z|\xc3\xa9z|"), 4, 0)
                               .set("data.tokenizer", std::string("char"))
                               .set("data.document_separator", std::string("|")));
-  EXPECT_DOUBLE_EQ(two->info().bytes_per_token, 9.0 / 9);
+  EXPECT_EQ(flat(two->info().token_bytes), (std::vector<int64_t>{1, 1, 2, 0}));
   EXPECT_TRUE(two->info().is_text);
   EXPECT_EQ(parse_tokenizer(two->info().tokenizer, "info")->vocabulary(), two->info().vocabulary);
   EXPECT_NE(set->info().fingerprint, two->info().fingerprint);

@@ -1,6 +1,9 @@
 """Judges of the tokenizers: what tiktoken and Hugging Face's tokenizers make of random text.
 
     tokenizer_peer.py RANKS FOLDER COUNT [SEED]      with a SEED tiktoken alone judges
+    tokenizer_peer.py added FOLDER make | check      tokenizers 0.json to 5.json with added tokens of random flags, and
+                                                     the ids N_plain.bin, N_special.bin that they give strings.bin, names
+                                                     of special tokens taken as text or not; check: ours_N.json gives them too
 
 RANKS is GPT-2's .tiktoken.gz; FOLDER holds ours_gpt2.json and ours_llama3.json, as Lehr wrote them.
 Writes there strings.bin, and for each judge the ids of every string: records of a little-endian
@@ -17,7 +20,7 @@ import unicodedata
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import tiktoken
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 LLAMA3 = (r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
@@ -130,4 +133,53 @@ def main(ranks_file, folder, count, seed=None):
                 assert tokenizer.decode(e.ids, skip_special_tokens=False) == s, s
 
 
-main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+def added_strings(draw):
+    words = ["the", "lehr", "lehrs", "mol", "<mol>", "<mol>s", "gram", "gramme", "[x]", "<s>", "</s>", "<|end|>", "_", "9",
+             " ", "  ", "\n", "\u00a0", "\u3000", "\u0301", "\u00e9", "\u4e00", ",", "-", "\u200d"]
+    for _ in range(1500):
+        yield "".join(draw.choice(words) for _ in range(draw.randrange(0, 9)))
+
+
+def added(folder, mode):
+    draw = random.Random(7)
+    strings = list(added_strings(draw))
+    if mode == "make":
+        write(folder + "/strings.bin", [s.encode() for s in strings])
+    for kind in range(6):
+        if mode == "make":
+            tokenizer = Tokenizer(models.BPE(ignore_merges=kind % 2 == 1))
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            if kind % 2:
+                tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                    [pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
+            tokenizer.decoder = decoders.ByteLevel()
+            special = ["<s>", "</s>", "<|end|>"]
+            tokenizer.train_from_iterator(["the lehr the gramme the mol lehrs"] * 5, trainers.BpeTrainer(
+                vocab_size=290, special_tokens=special if kind < 3 else [], show_progress=False,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+            flags = lambda: dict(single_word=draw.random() < .4, lstrip=draw.random() < .4, rstrip=draw.random() < .4,
+                                 normalized=draw.random() < .5)
+            tokenizer.add_special_tokens([AddedToken(name, **flags()) for name in special])
+            tokenizer.add_tokens([AddedToken(name, **flags()) for name in
+                                  draw.sample(["<mol>", "<mol>s", "gramme", "gram", "[x]", "lehr", " the", "\u00e9"], 5)])
+            if kind in (1, 4):
+                tokenizer.post_processor = processors.TemplateProcessing(
+                    single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
+            tokenizer.save(f"{folder}/{kind}.json")
+        names = [kind] if mode == "make" else [kind, f"ours_{kind}"]
+        tokenizers = [Tokenizer.from_file(f"{folder}/{name}.json") for name in names]
+        for as_text in (True, False):
+            answers = []
+            for tokenizer in tokenizers:
+                tokenizer.encode_special_tokens = as_text
+                answers.append([tokenizer.encode(s).ids for s in strings])
+            if mode == "make":
+                write(f"{folder}/{kind}_{'plain' if as_text else 'special'}.bin", answers[0])
+            else:
+                assert answers[0] == answers[1], (kind, as_text)
+
+
+if sys.argv[1] == "added":
+    added(*sys.argv[2:])
+else:
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -151,6 +151,102 @@ TEST(Bpe, MergesLongWordsAsItMergesShortOnes) {
   }
 }
 
+TEST(Bpe, FindsAddedTokensThatAreNotSpecialInEveryText) {
+  BpeParts parts = byte_parts(true);
+  parts.added.push_back({"<m>", 257, false});
+  parts.added.push_back({"<m>s", 258, false});
+  parts.added.push_back({"word", 259, false, true});
+  parts.added.push_back({"[l]", 260, false, false, true, false});
+  parts.added.push_back({"[r]", 261, false, false, false, true, true});
+  const auto bpe = make_bpe(parts, "added");
+  const Tokens m = {'a', 257, 'b'};
+  EXPECT_EQ(bpe->encode("a<m>b"), m);
+  EXPECT_EQ(bpe->encode("<m>s<m>"), (Tokens{258, 257}));  // the longest
+  EXPECT_EQ(bpe->encode("word words,word"), (Tokens{259, ' ', 'w', 'o', 'r', 'd', 's', ',', 259}));
+  EXPECT_EQ(bpe->encode("a \n[l] b"), (Tokens{'a', 260, ' ', 'b'}));
+  EXPECT_EQ(bpe->encode("a [r]\xe3\x80\x80 b"), (Tokens{'a', ' ', 261, 'b'}));
+  EXPECT_EQ(bpe->encode("<|endoftext|>").size(), 13u);  // special: text like any other
+  EXPECT_EQ(bpe->encode("<|endoftext|><m>", true), (Tokens{256, 257}));
+  EXPECT_EQ(bpe->decode({257, 259}), "<m>word");
+  const auto sizes = bpe->sizes();
+  EXPECT_EQ(sizes[256], 0);
+  EXPECT_EQ(sizes[257], 3);
+}
+
+TEST(Bpe, KeepsAddedTokensAndTheBeginTokenWithTheirFlags) {
+  BpeParts parts = byte_parts(true);
+  parts.added.push_back({"<m>", 259, false, true, true, false, true});
+  parts.added.push_back({"<s>", 258, true, false, false, true, false});
+  parts.begin = {258};
+  const auto one = make_bpe(parts, "parts");
+  const auto again = parse_tokenizer(one->json(), "json");
+  EXPECT_EQ(again->json(), one->json());
+  EXPECT_EQ(again->begin_of_text(), (Tokens{258}));
+  EXPECT_EQ(again->sizes()[257], Tokenizer::kNoToken);
+  const Json json = Json::parse(one->json());
+  // other readers take ids from there
+  EXPECT_EQ(json["model"]["vocab"]["<s>"], 258);
+  EXPECT_EQ(json["added_tokens"][2]["single_word"], true);
+  EXPECT_EQ(json["added_tokens"][2]["lstrip"], true);
+  EXPECT_EQ(json["added_tokens"][2]["special"], false);
+  EXPECT_EQ(json["added_tokens"][2]["normalized"], true);
+  EXPECT_EQ(json["added_tokens"][1]["rstrip"], true);
+  EXPECT_TRUE(same_tokenizer(one->json(), json.dump(2)));
+  EXPECT_FALSE(same_tokenizer(one->json(), byte_tokenizer(true)->json()));
+}
+
+TEST(Bpe, ReadsAByteOrderMarkAndNamesWhatIsNoTokenizer) {
+  TempFolder folder;
+  const std::string json = small({"ab"})->json();
+  const TokenizerChoice choice{"bpe", folder.write("t.json", "\xef\xbb\xbf" + json)};
+  EXPECT_EQ(make_tokenizer(choice, "", "")->json(), json);
+  const TokenizerChoice pointer{"bpe",
+                                folder.write("p.json", "version https://git-lfs.github.com")};
+  EXPECT_TRUE(holds(error_of([&] { make_tokenizer(pointer, "", ""); }).what(), "git lfs pull"));
+}
+
+// what whole() gives may be encoded apart from what follows, wherever a text is cut
+TEST(Tokenizer, WholeIsWhereATextMayBeCut) {
+  const std::vector<std::string> pieces = {
+      "ab",   "abc ", " ",    "\n\n", "\xc3\xa9", "\xe2\x82\xac",     "\xff", "12345", "'ll ",
+      "\r\n", "  x",  "\t\t", "...",  "\xe2\x82", "\xf0\x9f\x98\x80", "it's"};
+  BpeParts ranks_of_llama = rank_parts(ranks({"ab", "abc", " a", "\n\n", "12"}), "llama3", "r");
+  const std::shared_ptr<const Tokenizer> tokenizers[] = {
+      byte_tokenizer(true), small({"ab", "abc", "  ", "\xc3\xa9"}), make_bpe(ranks_of_llama, "r"),
+      char_tokenizer("abcx \n\r\t.'lits12345\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", true, "a")};
+  Random random(9, Stream::kTest, 0);
+  int64_t taken = 0, all = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const auto& tokenizer = *tokenizers[round % 4];
+    std::string text;
+    for (uint32_t i = 2 + random.below(12); i > 0; --i) {
+      const std::string& piece = pieces[random.below(16)];
+      if (tokenizer.kind() != "char" || code_point(piece, 0).bytes > 0) text += piece;
+    }
+    const Tokens wanted = tokenizer.encode(text);
+    for (size_t size = 0; size <= text.size(); ++size) {
+      const size_t cut = tokenizer.whole(std::string_view(text).substr(0, size));
+      ASSERT_LE(cut, size);
+      Tokens ids = tokenizer.encode(text.substr(0, cut));
+      tokenizer.encode(text.substr(cut), ids);
+      ASSERT_EQ(ids, wanted)
+          << tokenizer.kind() << round % 4 << " "
+          << Json(noise(0) + text).dump(-1, ' ', true, Json::error_handler_t::replace) << " at "
+          << cut << " of " << size;
+      taken += static_cast<int64_t>(cut), all += static_cast<int64_t>(size);
+    }
+  }
+  EXPECT_GT(static_cast<double>(taken) / static_cast<double>(all), 0.7);
+  // tokens that are found in every text could lie across a cut; so could what a pattern looks back
+  // at
+  BpeParts added = byte_parts(false);
+  added.added.push_back({"<m>", 256, false});
+  EXPECT_EQ(make_bpe(added, "added")->whole("abc def ghi"), 0u);
+  BpeParts behind = byte_parts(false);
+  behind.pattern = R"((?<=a)b|\p{L}+|\s+)";
+  EXPECT_EQ(make_bpe(behind, "behind")->whole("abc def ghi"), 0u);
+}
+
 TEST(Bpe, LosesNoByteOfAnything) {
   auto bpe = small({"ab", "\xc3\xa9", " \xc3\xa9", "\xff\xfe", "\xe2\x82", "  "});
   Random random(4, Stream::kTest, 0);
@@ -208,13 +304,25 @@ TEST(Bpe, RefusesOtherTokenizersByName) {
          j["pre_tokenizer"] = {{"type", "Metaspace"}};
        }},
       {"none", [](Json& j) { j["pre_tokenizer"] = nullptr; }},
+      {"RobertaProcessing",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "RobertaProcessing"}};
+       }},
+      {"</s> behind every text",
+       [](Json& j) {
+         j["post_processor"] = {
+             {"type", "TemplateProcessing"},
+             {"single",
+              {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
+               {{"SpecialToken", {{"id", "</s>"}, {"type_id", 0}}}}}},
+             {"special_tokens", {{"</s>", {{"id", "</s>"}, {"ids", {5}}, {"tokens", {"</s>"}}}}}}};
+       }},
       {"add_prefix_space",
        [](Json& j) {
          j["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}};
        }},
       {"byte_fallback", [](Json& j) { j["model"]["byte_fallback"] = true; }},
       {"end_of_word_suffix", [](Json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
-      {"lstrip", [](Json& j) { j["added_tokens"][0]["lstrip"] = true; }},
       {"\xe2\x96\x81the", [](Json& j) { j["model"]["vocab"]["\xe2\x96\x81the"] = 300; }},
       {"no `model`", [](Json& j) { j.erase("model"); }},
       {"lehr_word", [](Json& j) { j["type"] = "lehr_word", j["version"] = 1; }}};
@@ -248,6 +356,12 @@ TEST(Bpe, NamesWhatIsWrongWithAFile) {
   EXPECT_TRUE(holds(
       of_json([](Json& j) { j["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a"; }),
       "split pattern (a"));
+  EXPECT_TRUE(holds(of_json([](Json& j) { j["model"]["vocab"][kEndOfText] = 300; }),
+                    "has id 258, and in the vocabulary 300"));
+  EXPECT_TRUE(holds(of_json([](Json& j) {
+                      j["added_tokens"][0]["content"] = "<x>", j["added_tokens"][0]["id"] = 97;
+                    }),
+                    "two tokens have id 97"));
   EXPECT_TRUE(
       holds(error_of([] { parse_tokenizer("{\"a\": }", "t.json"); }).where(), "t.json at byte 7"));
   auto of_ranks = [](const std::string& text) {
@@ -303,7 +417,7 @@ class BpeJudged : public ::testing::Test {
     for (const char* name : {"gpt2", "llama3"}) {
       // no more special tokens than the judges have
       BpeParts parts = rank_parts(text, name, kRanks);
-      parts.special = {{kEndOfText, 50256}};
+      parts.added = {{kEndOfText, 50256}};
       ours[name] = make_bpe(std::move(parts), kRanks);
       folder.write(std::string("ours_") + name + ".json", ours[name]->json());
     }
@@ -348,6 +462,35 @@ TEST_F(BpeJudged, GivesTheIdsOfTiktokenAndHuggingFace) {
     compare(*parse_tokenizer(read_text(path), path), "theirs_" + name, true);
     compare(*parse_tokenizer(ours[name]->json(), "ours"), "ours_" + name, true);
   }
+}
+
+// added tokens of random flags, special first or last, beside tokenizers: from its file and from
+// ours
+TEST(AddedTokensJudged, GiveTheIdsOfHuggingFace) {
+  if (!std::ifstream(kPython).good()) GTEST_SKIP() << "no " << kPython;
+  TempFolder folder;
+  const std::string command =
+      kPython + " " LEHR_SOURCE_DIR "/tests/data/tokenizer_peer.py added " + folder.path() + " ";
+  ASSERT_EQ(std::system((command + "make").c_str()), 0);
+  const auto strings = read_strings(folder.path("strings.bin"));
+  ASSERT_GT(strings.size(), 1000u);
+  for (int kind = 0; kind < 6; ++kind) {
+    const std::string name = std::to_string(kind);
+    const auto theirs = parse_tokenizer(read_text(folder.path(name + ".json")), name);
+    folder.write("ours_" + name + ".json", theirs->json());
+    for (const bool special : {false, true}) {
+      const auto expected = read_ids(folder.path(name + (special ? "_special.bin" : "_plain.bin")));
+      ASSERT_EQ(expected.size(), strings.size());
+      for (size_t i = 0; i < strings.size(); ++i) {
+        Tokens ids = theirs->begin_of_text();
+        theirs->encode(strings[i], ids, special);
+        ASSERT_EQ(ids, expected[i])
+            << name << special << " " << Json(strings[i]).dump(-1, ' ', true);
+      }
+    }
+  }
+  // and what we wrote gives them there
+  EXPECT_EQ(std::system((command + "check").c_str()), 0);
 }
 
 TEST_F(BpeJudged, GivesTheIdsOfTiktokenForMillionsOfStrings) {

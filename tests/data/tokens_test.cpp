@@ -57,7 +57,7 @@ TEST(TokenShard, HoldsWhatWasWritten) {
       EXPECT_EQ(read.begin, shard.begin);
       EXPECT_EQ(read.end, shard.end);
       TokenStream stream;
-      stream.add(read.memory, read.memory.get(), read.token_bytes, read.count, read.documents);
+      stream.add(read);
       std::vector<int64_t> back(n);
       stream.read(0, read.count, back.data());
       EXPECT_TRUE(std::equal(back.begin(), back.end(), ids.begin(), ids.end()));
@@ -250,7 +250,6 @@ TEST(TokensSource, HoldsOutTheLastDocuments) {
   for (int64_t epoch = 0; epoch < 20; ++epoch) {
     EXPECT_LT(filled(*set, Split::kTrain, true, epoch).targets.max().item<int64_t>(), 910);
   }
-  EXPECT_DOUBLE_EQ(set->info().bytes_per_token, 3);
   EXPECT_EQ(nlohmann::json::parse(set->statistics())["tokens"]["validation"], 90);
 }
 
@@ -313,6 +312,43 @@ TEST(TokensSource, KeepsItsOwnOrderWhereOthersAreShuffled) {
     const at::Tensor first = loader.next().micro[0].inputs.slice(1, 0, 1);
     EXPECT_EQ(first.lt(1000).sum().item<int64_t>(), 2) << step;
   }
+}
+
+TEST(TokensSource, AnIdBeyondTheVocabularyNamesItsShard) {
+  TempFolder folder;
+  Tokens ids = counting(200, 0, 100);
+  ids[150] = 400;
+  const std::string bad = write_shard(folder, "bad.tokens", ids, 300);
+  auto set = open_dataset(
+      token_fields({write_shard(folder, "a.tokens", counting(100, 0, 90), 300), bad}, 8));
+  const Error error = error_of([&] { filled(*set, Split::kTrain, false); });
+  EXPECT_EQ(error.code(), Code::kData);
+  EXPECT_EQ(error.where(), bad);
+  EXPECT_TRUE(holds(error.what(), "token 150 is 400, and its ids are below 300")) << error.what();
+}
+
+TEST(TokensSource, CountsAreThoseOfTheIndexWithoutWhatValidates) {
+  TempFolder folder;
+  write_shard(folder, "train-00000.tokens", counting(1000, 0, 50), 60, {0, 300, 910});
+  folder.write("tokenizer.json", "{}");
+  auto entropy = [&](const std::string& more) {
+    folder.write(
+        "tokens.json",
+        R"({"version": 1, "train": ["train-00000.tokens"], "validation": [])" + more + "}");
+    // no tokenizer: these are a test's
+    std::filesystem::remove(folder.path("tokenizer.json"));
+    folder.write("tokenizer.json", "");
+    const auto figures =
+        nlohmann::json::parse(open_dataset(token_fields({folder.path()}, 8, 0.1))->statistics());
+    return std::pair{figures["unigram_entropy"].get<double>(), figures["tokens_seen"].get<int>()};
+  };
+  const auto counted = entropy("");
+  EXPECT_EQ(counted.second, 50);
+  std::vector<int64_t> counts(60);
+  for (int i = 0; i < 1000; ++i) ++counts[i % 50];
+  EXPECT_EQ(entropy(", \"counts\": " + nlohmann::json(counts).dump()), counted);
+  counts[59] = 500;  // so it is the index that is believed
+  EXPECT_EQ(entropy(", \"counts\": " + nlohmann::json(counts).dump()).second, 51);
 }
 
 TEST(TokensSource, SaysWhatDoesNotFit) {

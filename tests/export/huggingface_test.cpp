@@ -146,7 +146,9 @@ TEST_P(BesideTransformers, TheWayBackIsTheSameModelThere) {
                              ->info()
                              .tokenizer;
   export_huggingface(fields_of(shape_), *model_, tokenizer, ours);
-  EXPECT_EQ(list_folder(ours), (StringList{"config.json", "model.safetensors"}));
+  EXPECT_EQ(list_folder(ours),
+            (StringList{"config.json", "generation_config.json", "model.safetensors",
+                        "tokenizer.json", "tokenizer_config.json"}));
   const auto config = json::parse(peer(fmt::format("logits {} {} {}", ours, oracle_path_, out)));
   EXPECT_EQ(config["vocab_size"], shape_.vocabulary);
   const SafetensorsFile theirs(out);
@@ -206,6 +208,11 @@ TEST_F(Folder, WhatChangesTheMathematicsIsRefusedByName) {
            {false, "mlp_bias", true},
            {false, "sliding_window", 4096},
            {false, "something_new", 1.5},
+           {false, "something_new", 1},
+           {false, "final_logit_softcapping", 1.0},
+           {false, "auto_map", {{"AutoModel", "modeling.Own"}}},
+           {false, "layer_types", {"sliding_attention"}},
+           {true, "hidden_size", 32},
            {false, "rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
            {false, "rope_parameters", {{"rope_type", "yarn"}, {"factor", 2.0}}},
            {false, "rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}},
@@ -216,7 +223,56 @@ TEST_F(Folder, WhatChangesTheMathematicsIsRefusedByName) {
     const auto message = refused(Code::kCheckpoint, [&] { read_huggingface_config(folder); });
     EXPECT_NE(message.find(c.key), std::string::npos) << message;
     EXPECT_NE(message.find("config.json"), std::string::npos) << message;
+    EXPECT_NE(message.find("\n  "), std::string::npos) << "no remedy: " << message;
   }
+}
+
+// the fields of published models: each is that model, by its number of parameters, or refused
+TEST_F(Folder, ConfigsOfTheMostUsedModelsAreTakenOrRefusedByName) {
+  const auto models =
+      json::parse(read_file(LEHR_SOURCE_DIR "/tests/export/huggingface_configs.json"));
+  ASSERT_GE(models.size(), 45U);
+  for (const auto& [name, model] : models.items()) {
+    const std::string folder = written(model["config"]);
+    if (model.contains("refused")) {
+      const auto message = refused(Code::kCheckpoint, [&] { read_huggingface_config(folder); });
+      EXPECT_NE(message.find(model["refused"].get<std::string>()), std::string::npos)
+          << name << "\n"
+          << message;
+      continue;
+    }
+    models::ModelContext context;
+    const Shape shape = read_huggingface_config(folder);
+    context.vocabulary = context.outputs = shape.vocabulary;
+    context.context = shape.positions;
+    context.options = at::TensorOptions().dtype(at::kFloat).device(at::kMeta);
+    const auto made =
+        models::make_model(fields_of(shape).set("model.pad_vocabulary_to", int64_t{1}), context);
+    int64_t parameters = 0;
+    for (const auto& parameter : made->parameters()) parameters += parameter.tensor.numel();
+    EXPECT_EQ(parameters, model["parameters"].get<int64_t>()) << name;
+  }
+}
+
+TEST_F(Folder, AConfigThatIsNoJsonSaysWhere) {
+  write(scratch_.file("config.json"), "{\n  // made by hand\n  \"model_type\": \"gpt2\",\n}\n");
+  auto message = [&] {
+    return refused(Code::kCheckpoint, [&] { read_huggingface_config(scratch_.path()); });
+  };
+  EXPECT_NE(message().find("line 4"), std::string::npos) << message();
+  write(scratch_.file("config.json"), "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_NE(message().find("git lfs pull"), std::string::npos) << message();
+  write(scratch_.file("config.json"), "\xef\xbb\xbf/* mine */" + gpt2().dump());
+  EXPECT_EQ(read_huggingface_config(scratch_.path()).vocabulary, 13);
+}
+
+TEST_F(Folder, EndsAreThoseOfTheGenerationConfigFirst) {
+  json config = llama();
+  EXPECT_TRUE(huggingface_ends(written(config)).empty());
+  config["eos_token_id"] = 7;
+  EXPECT_EQ(huggingface_ends(written(config)), std::vector<int64_t>{7});
+  write(scratch_.file("generation_config.json"), R"({"eos_token_id": [3, 5]})");
+  EXPECT_EQ(huggingface_ends(scratch_.path()), (std::vector<int64_t>{3, 5}));
 }
 
 TEST_F(Folder, WhatSaysNothingIsTaken) {
@@ -224,6 +280,10 @@ TEST_F(Folder, WhatSaysNothingIsTaken) {
   config["sliding_window"] = nullptr;
   config["reorder_and_upcast_attn"] = false;
   config["something_new"] = false;
+  config["n_special"] = 0;
+  config["pruned_heads"] = json::object();
+  config["partial_rotary_factor"] = 1.0;
+  config["hidden_size"] = 16;
   config["attn_pdrop"] = 0.3;
   EXPECT_EQ(read_huggingface_config(written(config)).mlp_width, 64);
   config = llama();
@@ -322,6 +382,70 @@ TEST_F(Folder, WeightsThatDoNotFitAreNamed) {
   write(scratch_.file("model.safetensors.index.json"),
         R"({"weight_map": {"a": "../elsewhere.safetensors"}})");
   has(refused(Code::kCheckpoint, [&] { load_huggingface(scratch_.path(), *model); }), "elsewhere");
+}
+
+TEST_F(Folder, WhatLiesThereInsteadOfWeightsIsNamed) {
+  const Shape shape = read_huggingface_config(written(llama()));
+  auto model = model_of(shape);
+  auto message = [&] {
+    return refused(Code::kCheckpoint, [&] { load_huggingface(scratch_.path(), *model); });
+  };
+  auto has = [](const std::string& text, const std::string& part) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+  };
+  has(message(), "no model.safetensors");
+  for (const auto& [name, part] :
+       {std::pair{"model-Q4.gguf", "GGUF"}, std::pair{"model.onnx", "ONNX"},
+        std::pair{"flax_model.msgpack", "Flax"}, std::pair{"tf_model.h5", "TensorFlow"},
+        std::pair{"consolidated.00.pth", "safe_serialization=True"},
+        std::pair{"pytorch_model.bin", "safe_serialization=True"},
+        std::pair{"model-00001-of-00002.safetensors", "index"},
+        std::pair{"adapter_model.safetensors", "merge_and_unload"}}) {
+    write(scratch_.file(name), "x");
+    has(message(), name);
+    has(message(), part);
+    std::filesystem::remove(scratch_.file(name));
+  }
+  write(scratch_.file("model.safetensors.index.json"),
+        R"({"weight_map": {"a": "model-00002-of-00002.safetensors"}})");
+  has(message(), "model-00002-of-00002.safetensors: the file is missing");
+  has(message(), "download it again");
+  write(scratch_.file("model.safetensors.index.json"),
+        "version https://git-lfs.github.com/spec/v1");
+  has(message(), "git lfs pull");
+  // weights of another making
+  const std::string path = scratch_.file("model.safetensors");
+  auto renamed = [&](const std::string& from, const std::string& to) {
+    write_weights(path, *model, [&](std::string& name, at::Tensor&) {
+      if (name.ends_with(from)) name.replace(name.size() - from.size(), from.size(), to);
+      return true;
+    });
+    return message();
+  };
+  has(renamed("k_proj.weight", "k_proj.qweight"), "quantized");
+  has(renamed("k_proj.weight", "k_proj.lora_A.weight"), "merge_and_unload");
+  has(renamed("model.embed_tokens.weight", "bert.embeddings.weight"), "there is `bert.embeddings");
+}
+
+TEST_F(Folder, PrefixesOfWrappersAreNoObstacle) {
+  for (const json& config : {gpt2(), llama()}) {
+    const Shape shape = read_huggingface_config(written(config));
+    auto source = model_of(shape), target = model_of(shape);
+    for (const std::string prefix : {"_orig_mod.", "module.", "module._orig_mod."}) {
+      at::NoGradGuard no_grad;
+      for (auto& [name, tensor] : target->parameters()) tensor.zero_();
+      write_weights(scratch_.file("model.safetensors"), *source,
+                    [&](std::string& name, at::Tensor&) {
+                      name = prefix + name;
+                      return true;
+                    });
+      load_huggingface(scratch_.path(), *target);
+      const auto want = to_huggingface(source->parameters(), 13);
+      const auto got = to_huggingface(target->parameters(), 13);
+      for (size_t i = 0; i < want.size(); ++i)
+        EXPECT_TRUE(at::equal(got[i].tensor, want[i].tensor)) << prefix << want[i].name;
+    }
+  }
 }
 
 TEST_F(Folder, ATiedHeadThatIsWrittenOutMustBeTheEmbedding) {

@@ -11,6 +11,7 @@
 
 #include "engine/base/files.h"
 #include "engine/base/random.h"
+#include "engine/data/bpe.h"
 #include "engine/data/token_file.h"
 #include "engine/data/tokenizer.h"
 #include "tests/run/program.h"
@@ -177,6 +178,117 @@ TEST(Tokenize, RefusesAFolderOfAnotherTokenization) {
   EXPECT_EQ(content_of(scratch, "out"), whole);
   ASSERT_EQ(
       lehr({"tokenize", "in0.txt", "--output", ".", "--tokenizer", "byte"}, scratch.path).code, 2);
+}
+
+// a document longer than what is read at a time has the ids of the whole, whatever the tokenizer
+TEST(Tokenize, ALongDocumentHasTheIdsOfTheWhole) {
+  Scratch scratch;
+  Random random(5, Stream::kTest, 8);
+  std::string text;
+  const char* const words[] = {"lehr", " anneals", "\xc3\xa9", "\n\n  ", " 12345",
+                               "'ll",  ".",        "\r\n",     "   "};
+  while (text.size() < (9u << 20)) text += words[random.below(9)];
+  text.replace(3 << 20, 3 << 20, std::string(3 << 20, 'a'));  // a word of 3 MiB
+  scratch.write("long.txt", text);
+  scratch.write("long.txt.gz", "");
+  ASSERT_EQ(shell("gzip -kf long.txt && printf 'ab\\n' > short.txt", scratch.path).code, 0);
+  data::BpeParts parts = data::byte_parts(true);
+  parts.tokens.push_back("");  // the end of a text is 256
+  for (const auto& [left, right] :
+       {std::pair{'a', 'a'}, std::pair{'l', 'e'}, std::pair{' ', ' '}}) {
+    const auto id = static_cast<uint32_t>(parts.tokens.size());
+    parts.merges.push_back({static_cast<uint32_t>(left), static_cast<uint32_t>(right), id, id});
+    parts.tokens.push_back({left, right});
+  }
+  scratch.write("bpe.json", data::write_bpe(parts));
+  const auto bpe = data::make_bpe(parts, "bpe");
+  for (const auto& [input, tokenizer] :
+       {std::pair{"long.txt", "bpe"}, std::pair{"long.txt.gz", "bpe"},
+        std::pair{"long.txt", "char"}, std::pair{"long.txt.gz", "byte"}}) {
+    const std::string output = std::string(tokenizer) + input;
+    std::vector<std::string> words = {"tokenize", input,  "--tokenizer", tokenizer,
+                                      "--output", output, "--threads",   "2"};
+    if (std::string(tokenizer) == "bpe")
+      words.insert(words.end(), {"--tokenizer-file", "bpe.json"});
+    const Outcome made = lehr(words, scratch.path);
+    ASSERT_EQ(made.code, 0) << made.out;
+    const auto folder = data::read_token_folder(scratch.file(output));
+    ASSERT_EQ(folder.train.size(), 1u);
+    const data::TokenShard shard = data::open_token_shard(folder.train[0], true);
+    const auto read = data::parse_tokenizer(folder.tokenizer, output);
+    const data::Tokens wanted = read->encode(text);
+    const auto* ids = static_cast<const uint16_t*>(shard.memory.get());
+    EXPECT_TRUE(std::equal(ids, ids + shard.count, wanted.begin(), wanted.end())) << output;
+    EXPECT_EQ(shard.documents, std::vector<int64_t>{0});
+    EXPECT_EQ(folder.layout, (data::TextLayout{"", false}));
+    // how often each id stands there is known without reading them
+    std::vector<int64_t> counts(read->vocabulary());
+    for (const uint32_t id : wanted) ++counts[id];
+    EXPECT_EQ(folder.counts, counts);
+  }
+}
+
+// a quarter of a gigabyte in the memory that a few megabytes take
+TEST(Tokenize, MemoryDoesNotGrowWithTheFile) {
+  Scratch scratch;
+  auto peak_kb = [&](const std::string& name, int64_t megabytes, bool packed) {
+    const std::string make =
+        "yes 'the kilns cool by night, every night of the week, and more' | head -c " +
+        std::to_string(megabytes << 20) + (packed ? " | gzip -1" : "") + " > " + name;
+    EXPECT_EQ(shell(make, scratch.path).code, 0);
+    const Outcome made = shell(
+        "/usr/bin/env python3 -c 'import resource, subprocess, sys; "
+        "code = subprocess.call(sys.argv[1:]); "
+        "print(\"peak\", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); "
+        "sys.exit(code)' " LEHR_BINARY_DIR "/lehr tokenize " +
+            name + " --tokenizer byte --threads 2 --output out-" + name,
+        scratch.path);
+    EXPECT_EQ(made.code, 0) << made.out;
+    return std::stol(made.out.substr(made.out.find("peak ") + 5));
+  };
+  const int64_t small = peak_kb("small.txt", 4, false);
+  EXPECT_LT(peak_kb("large.txt", 256, false), small + (64 << 10));
+  EXPECT_LT(peak_kb("large.txt.gz", 256, true), small + (64 << 10));
+}
+
+TEST(Tokenize, ACompleteFolderIsLeftAsItIs) {
+  Scratch scratch;
+  write_documents(scratch, 300);
+  ASSERT_EQ(lehr(words_for("out"), scratch.path).code, 0);
+  const auto whole = content_of(scratch, "out");
+  const Outcome again = lehr(words_for("out"), scratch.path);
+  EXPECT_EQ(again.code, 0) << again.out;
+  EXPECT_NE(again.out.find("complete already"), std::string::npos) << again.out;
+  EXPECT_EQ(content_of(scratch, "out"), whole);
+  ASSERT_EQ(unlink(scratch.file("out/train-00001.tokens").c_str()), 0);
+  const Outcome mended = lehr(words_for("out"), scratch.path);
+  EXPECT_EQ(mended.code, 0) << mended.out;
+  EXPECT_EQ(content_of(scratch, "out"), whole);
+}
+
+TEST(Tokenize, NamesTheByteThatHasNoTokenWhereverItStands) {
+  Scratch scratch;
+  scratch.write("alphabet.txt", "ab\n ");
+  ASSERT_EQ(
+      lehr({"tokenize", "alphabet.txt", "--tokenizer", "char", "--output", "a"}, scratch.path).code,
+      0);
+  std::string text;
+  for (int i = 0; i < 400000; ++i) text += "a b ba\n";  // several batches ahead of it
+  for (const size_t at : {size_t{0}, size_t{9}, text.size() / 2, text.size()}) {
+    scratch.write("b.txt", text.substr(0, at) + "\xc3\xa9" + text.substr(at));
+    for (const char* shard_tokens : {"100000000", "200000"}) {
+      ASSERT_EQ(shell("rm -rf out", scratch.path).code, 0);
+      const std::vector<std::string> words = {
+          "tokenize", "b.txt", "--tokenizer", "char", "--tokenizer-file", "a/tokenizer.json",
+          "--output", "out",   "--threads",   "3",    "--shard-tokens",   shard_tokens};
+      for (int start = 0; start < 2; ++start) {  // and where it goes on
+        const Outcome outcome = lehr(words, scratch.path);
+        EXPECT_EQ(outcome.code, 4) << outcome.out;
+        EXPECT_NE(outcome.out.find("b.txt at byte " + std::to_string(at)), std::string::npos)
+            << outcome.out;
+      }
+    }
+  }
 }
 
 TEST(Tokenize, NamesWhatItCannotEncodeOrUse) {
