@@ -33,9 +33,10 @@ void print_line(const std::string& line) { terminal->print(line); }
 
 // what every verb may set
 struct Options {
-  std::string recipe, run, path, output, format = "artefact";
+  std::string recipe, run, path, output, format = "artefact", bad_samples;
   std::vector<std::string> overrides, inputs;
-  bool json = false, fresh = false, approximate = false, reference = false, debug = false;
+  bool json = false, all = false, fresh = false, approximate = false, reference = false,
+       debug = false;
   int kills = 3;
   int64_t ranks = 1;
   double timeout_s = 60;
@@ -53,6 +54,12 @@ void takes_recipe(CLI::App* sub, Options& o) {
   sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")
       ->expected(1)
       ->take_all();
+}
+
+void takes_bad_samples(CLI::App* sub, Options& o) {
+  sub->add_option("--bad-samples", o.bad_samples,
+                  "Pictures that do not decode: stop or skip (data.bad_samples of its recipe)")
+      ->check(CLI::IsMember({"stop", "skip"}));
 }
 
 void takes_doctors_options(CLI::App* sub, Options& o) {
@@ -106,6 +113,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
                      "lehr check recipes/fashion_mnist_cnn.yaml");
   takes_recipe(check, o);
   check->add_flag("--json", o.json, "For machines");
+  check->add_flag("--all", o.all, "Load every sample of every split too, and name the bad ones");
   check->add_option("--ranks", o.ranks, "Of how many it will be trained on")
       ->check(CLI::Range(1, 65536));
 
@@ -151,8 +159,9 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   auto* predict = verb(app, "predict", "Predict with an artefact",
                        "lehr predict model --input images-idx3-ubyte.gz --output out.csv");
   predict->add_option("artefact", o.path, "Artefact folder")->required();
-  predict->add_option("--input", o.inputs, "Input file(s)")->required();
+  predict->add_option("--input", o.inputs, "Input file(s), or folders of pictures")->required();
   predict->add_option("--output", o.output, "CSV file to write")->required();
+  takes_bad_samples(predict, o);
 
   auto* evaluate =
       verb(app, "evaluate", "Evaluate an artefact on labelled data",
@@ -161,10 +170,11 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   evaluate
       ->add_option(
           "--data", o.inputs,
-          "Images then labels for IDX and npy, one CSV for tables, a text or token shards for "
-          "language models")
+          "Images then labels for IDX and npy, a folder with a sub-folder per class for pictures, "
+          "one CSV for tables, a text or token shards for language models")
       ->required();
   evaluate->add_flag("--json", o.json, "For machines");
+  takes_bad_samples(evaluate, o);
 
   auto* inspect = verb(app, "inspect", "Explain a checkpoint, a run or an artefact",
                        "lehr inspect runs/fashion_mnist_cnn-1/artefact");
@@ -246,7 +256,12 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     launching.approximate = o.approximate;
     return static_cast<int>(run::launch(launching, *terminal));
   }
-  if (*check) {
+  if (*check && o.all) {
+    const auto report = run::check_samples(o.recipe, o.overrides, *terminal);
+    std::cout << (o.json ? report.json : report.text) << "\n";
+    if (report.bad > 0) return static_cast<int>(Code::kData);
+  }
+  if (*check && !(o.all && o.json)) {
     const auto report = run::check(run::load_recipe(o.recipe, o.overrides), o.ranks);
     std::cout << (o.json ? report.json : report.text) << "\n";
   } else if (*show) {
@@ -276,9 +291,9 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   } else if (*exports) {
     run::export_run(o.path, o.output, *terminal, o.format);
   } else if (*predict) {
-    run::predict(o.path, o.inputs, o.output, *terminal);
+    run::predict(o.path, o.inputs, o.output, o.bad_samples, *terminal);
   } else if (*evaluate) {
-    run::evaluate_artefact(o.path, o.inputs, o.json, *terminal);
+    run::evaluate_artefact(o.path, o.inputs, o.json, o.bad_samples, *terminal);
   } else if (*inspect) {
     std::cout << run::inspect(o.path, o.json);
   } else if (*generate) {

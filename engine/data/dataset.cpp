@@ -45,6 +45,14 @@ HeldOut hold_out(int64_t rows, const std::vector<uint64_t>& ids, double fraction
   return result;
 }
 
+void check_bad_samples(int64_t bad, int64_t most, const std::string& what) {
+  if (bad > most)
+    throw Error(Code::kData,
+                fmt::format("{} bad samples in {}, {} may be left out", bad, what, most),
+                "data.max_bad_samples",
+                "lehr check --all lists them; mend or remove them, or raise the limit.");
+}
+
 std::string missing_hint(const std::string& name) {
   if (name.empty()) return "";
   return fmt::format("Run scripts/data {} once: it fetches this set.", name);

@@ -63,6 +63,8 @@ struct Preprocessing {
       string_maps;  // Dict[str, int]
 };
 
+constexpr int64_t kLeftOut = -1;
+
 class Dataset {
  public:
   virtual ~Dataset() = default;
@@ -73,7 +75,8 @@ class Dataset {
   virtual bool is_ordered() const { return false; }
   // Inputs and targets of samples[i] (an index within the split) into slot i of a batch that
   // `allocate` made, for i in [begin, end); called from several threads at once for disjoint
-  // ranges. With `augment`, draws are keyed by (seed, sample, epoch).
+  // ranges. With `augment`, draws are keyed by (seed, sample, epoch). Under `data.bad_samples:
+  // skip` batch.samples[i] becomes kLeftOut where the sample is bad, and its slot holds nothing.
   virtual Batch allocate(int64_t size) const = 0;
   virtual void fill(Split split, const int64_t* samples, int64_t begin, int64_t end, bool augment,
                     uint64_t seed, int64_t epoch, Batch& batch) const = 0;
@@ -85,7 +88,12 @@ class Dataset {
   // What was found, guessed and left out, a line each, for a person: `lehr check` and the start of
   // a training print them.
   virtual StringList remarks() const { return {}; }
+  // The bad samples that have come up so far: file and reason of each, in the order of the splits.
+  virtual StringList left_out() const { return {}; }
 };
+
+// Throws Error{kData} when more than `most` (data.max_bad_samples) samples of `what` are bad.
+void check_bad_samples(int64_t bad, int64_t most, const std::string& what);
 
 // Opens what section `data` names. Throws Error{kData} (missing, short or corrupt file: file and
 // byte; a missing data set names the scripts/data command) or Error{kRecipe} (unknown column, ...).

@@ -98,7 +98,8 @@ Section FolderFields::section() {
   auto d = data_section<FolderFields>();
   using F = FolderFields;
   d.field("train_folder", &F::train_folder,
-          "Training images: one folder per class, JPEG and PNG files in each.")
+          "Training images: one folder per class, JPEG and PNG files in each, at any depth. Other "
+          "files and hidden names are passed over, and the log says so.")
       .path()
       .required()
       .when("source", kFolder)
@@ -118,11 +119,24 @@ Section FolderFields::section() {
       .synonyms({"data.crop_size"});
   d.field("resize", &F::resize,
           "Shorter side that an image is scaled to before its centre is cropped to image_size; 0: "
-          "image_size.")
+          "image_size. As in torchvision; EXIF orientation and transparency are not looked at.")
       .range(0, 8192)
       .unit("pixels")
       .when("source", kFolder);
   d.field("grey", &F::grey, "Reads images as one channel of luma instead of RGB.")
+      .when("source", kFolder);
+  d.field("bad_samples", &F::bad_samples,
+          "Pictures that do not decode: stop saves the state before the step or evaluation that "
+          "needs one, and ends; skip leaves them out, wherever they come up, and logs each.")
+      .choices({"stop", "skip"})
+      .free_to_change()
+      .when("source", kFolder);
+  d.field("max_bad_samples", &F::max_bad_samples,
+          "More than so many bad pictures in one epoch, one evaluation or one input of `lehr "
+          "predict` end the run under bad_samples: skip too.")
+      .at_least(0)
+      .unit("samples")
+      .free_to_change()
       .when("source", kFolder);
   d.field("augment.random_resized_crop", &F::random_resized_crop,
           "Training crops hold a random share of the image's area from this share to all of it "

@@ -30,6 +30,8 @@ struct FolderFields {
   std::string train_folder, validation_folder, test_folder;
   int64_t image_size = 224, resize = 0;
   bool grey = false;
+  std::string bad_samples = "stop";
+  int64_t max_bad_samples = 100;
   double random_resized_crop = 0;
   static Section section();
 };

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
+#include <iterator>
 
 #include "engine/base/error.h"
 #include "engine/base/hash.h"
@@ -42,23 +42,34 @@ class FolderImages : public ImageDataset {
 
 void FolderImages::add(Split split, const std::string& folder, const std::string& hint,
                        std::vector<std::string>& hashes) {
-  const PictureListing listing = list_pictures(folder, hint);
+  const PictureListing listing = list_pictures(folder, Folders::kClasses, hint);
   if (info_.classes.empty()) info_.classes = listing.classes;
-  std::vector<int64_t> targets;
-  std::string names;
-  const size_t stride = std::max<size_t>(1, listing.files.size() / kHashed);
-  for (size_t i = 0; i < listing.files.size(); ++i) {
-    const auto& file = listing.files[i];
-    const std::string& name = listing.classes[file.cls];
+  if (info_.classes.size() == 1)
+    throw Error(Code::kData,
+                fmt::format("there is but one class, '{}'", info_.classes[0]) +
+                    lines_below(listing.passed_over),
+                folder,
+                "Images lie in one sub-folder per class. Is this folder one level too high?");
+  for (const auto& line : listing.passed_over)
+    remarks_.push_back(fmt::format("{}: {}", folder, line));
+  std::vector<int64_t> numbers;  // of the listing's classes
+  for (const auto& name : listing.classes) {
     auto known = std::find(info_.classes.begin(), info_.classes.end(), name);
     if (known == info_.classes.end())
       throw Error(
           Code::kData,
           fmt::format("its folder '{}' is none of the {} classes", name, info_.classes.size()),
           folder, "Name the classes in data.classes, or remove the folder.");
-    targets.push_back(known - info_.classes.begin());
+    numbers.push_back(known - info_.classes.begin());
+  }
+  std::vector<int64_t> targets;
+  std::string names;
+  const size_t stride = std::max<size_t>(1, listing.files.size() / kHashed);
+  for (size_t i = 0; i < listing.files.size(); ++i) {
+    const auto& file = listing.files[i];
+    targets.push_back(numbers[file.cls]);
     paths_[static_cast<int>(split)].push_back(folder + "/" + file.name);
-    names += fmt::format("{} {}\n", file.name, file.bytes);
+    fmt::format_to(std::back_inserter(names), "{} {}\n", file.name, file.bytes);
     if (i % stride == 0) hashes.push_back(xxh3_128_of_file(paths_[static_cast<int>(split)].back()));
   }
   hashes.push_back(xxh3_128(names.data(), names.size()));
@@ -70,18 +81,17 @@ FolderImages::FolderImages(const FieldSource& source) {
   fields_ = source.get<FolderFields>();
   if (fields_.train_folder.empty())
     throw Error(Code::kRecipe, "no folder of training images is given", "data.train_folder");
-  const int64_t shorter = fields_.resize ? fields_.resize : fields_.image_size;
-  if (shorter < fields_.image_size)
-    throw Error(Code::kRecipe,
-                fmt::format("{} is below image_size {}", shorter, fields_.image_size),
-                "data.resize", "The centre that is cropped would be larger than the image.");
+  view_ = picture_view(source);
   info_.is_image = true;
-  info_.height = info_.width = fields_.image_size;
-  info_.channels = fields_.grey ? 1 : 3;
-  info_.resize = shorter;
+  info_.height = view_.height, info_.width = view_.width;
+  info_.channels = view_.channels;
+  info_.resize = view_.shorter;
   info_.classes = common.classes;
-  view_ = {static_cast<int>(info_.height), static_cast<int>(info_.width),
-           static_cast<int>(info_.channels), static_cast<int>(shorter)};
+  if (fields_.bad_samples == "skip") most_left_out_ = fields_.max_bad_samples;
+  remarks_.push_back(fmt::format(
+      "pictures are scaled to a shorter side of {} and cropped to the centre {} x {}, in {}; EXIF "
+      "orientation is not applied",
+      view_.shorter, view_.height, view_.width, view_.channels == 1 ? "grey" : "RGB"));
 
   const std::string hint = missing_hint(common.name);
   std::vector<std::string> hashes;
@@ -157,6 +167,16 @@ const uint8_t* FolderImages::pixels(Split split, int64_t sample, Random* random,
 }
 
 }  // namespace
+
+View picture_view(const FieldSource& source) {
+  const auto fields = source.get<FolderFields>();
+  const int64_t shorter = fields.resize ? fields.resize : fields.image_size;
+  if (shorter < fields.image_size)
+    throw Error(Code::kRecipe, fmt::format("{} is below image_size {}", shorter, fields.image_size),
+                "data.resize", "The centre that is cropped would be larger than the image.");
+  const int size = static_cast<int>(fields.image_size);
+  return {size, size, fields.grey ? 1 : 3, static_cast<int>(shorter)};
+}
 
 std::shared_ptr<Dataset> open_folder(const FieldSource& fields) {
   return std::make_shared<FolderImages>(fields);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
+#include "engine/base/log.h"
 
 namespace lehr::data {
 namespace {
@@ -47,8 +48,17 @@ void ImageDataset::fit(const ImageFields& fields, const std::vector<int64_t>& lo
   const int64_t channels = info_.channels, pixel_count = info_.height * info_.width;
   std::vector<Moments> moments(channels);
   std::vector<uint8_t> scratch;
-  for (int64_t sample : looked_at)
-    accumulate(pixels(Split::kTrain, sample, nullptr, scratch), pixel_count, moments);
+  int64_t measured = 0;
+  for (int64_t sample : looked_at) {
+    const uint8_t* image = good_pixels(Split::kTrain, sample, nullptr, scratch);
+    if (!image) continue;
+    ++measured;
+    accumulate(image, pixel_count, moments);
+  }
+  if (most_left_out_)
+    check_bad_samples(looked_at.size() - measured, *most_left_out_,
+                      fmt::format("the first {} that were looked at", looked_at.size()));
+  if (measured == 0) throw Error(Code::kData, "no training image can be read");
 
   auto per_channel = [&](const FloatList& given, const char* name) {
     if (given.empty() || static_cast<int64_t>(given.size()) == channels) return;
@@ -85,7 +95,7 @@ void ImageDataset::fit(const ImageFields& fields, const std::vector<int64_t>& lo
              {{"train", size(Split::kTrain)},
               {"validation", size(Split::kValidation)},
               {"test", size(Split::kTest)}}},
-            {"images_measured", looked_at.size()},
+            {"images_measured", measured},
             {"channels", figures}};
   if (info_.resize) json["resize"] = info_.resize;
   if (!info_.classes.empty()) {
@@ -101,6 +111,32 @@ void ImageDataset::fit(const ImageFields& fields, const std::vector<int64_t>& lo
                       {"max", targets.max().item<double>()}};
   }
   statistics_ = json.dump(2);
+}
+
+const uint8_t* ImageDataset::good_pixels(Split split, int64_t sample, Random* random,
+                                         std::vector<uint8_t>& scratch) const {
+  try {
+    return pixels(split, sample, random, scratch);
+  } catch (const BadPicture& why) {
+    const std::string hint = why.hint().empty() ? "" : why.hint() + "\n  ";
+    if (!most_left_out_)
+      throw BadPicture(why.code(), why.message(), why.where(),
+                       hint +
+                           "`lehr check --all` lists all such files; data.bad_samples: skip goes "
+                           "on without them.");
+    std::lock_guard lock(left_out_mutex_);
+    if (left_out_.try_emplace({split, sample}, why.what()).second)
+      log_warning(fmt::format("left out, from the {} set: {}", to_string(split), why.what()));
+    return nullptr;
+  }
+}
+
+StringList ImageDataset::left_out() const {
+  std::lock_guard lock(left_out_mutex_);
+  StringList lines;
+  for (const auto& [place, why] : left_out_)
+    lines.push_back(fmt::format("{}: {}", to_string(place.first), why));
+  return lines;
 }
 
 StringList ImageDataset::remarks() const {
@@ -179,13 +215,14 @@ void ImageDataset::fill(Split split, const int64_t* samples, int64_t begin, int6
       class_out[i] = classes[sample];
     else
       std::copy_n(values + sample * info_.values, info_.values, value_out + i * info_.values);
-    if (augment) {
-      Random random(seed, Stream::kAugment, sample, epoch);
-      const uint8_t* in = pixels(split, sample, &random, source);
+    Random random(seed, Stream::kAugment, sample, epoch);
+    const uint8_t* in = good_pixels(split, sample, augment ? &random : nullptr, source);
+    if (!in)
+      batch.samples[i] = kLeftOut;
+    else if (augment)
       normalizer_.window(in, draw(random), shifted.data(), inputs + i * image);
-    } else {
-      normalizer_.whole(pixels(split, sample, nullptr, source), inputs + i * image);
-    }
+    else
+      normalizer_.whole(in, inputs + i * image);
   }
 }
 

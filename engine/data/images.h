@@ -4,13 +4,18 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/random.h"
 #include "engine/data/dataset.h"
 #include "engine/data/fields.h"
+#include "engine/data/picture.h"
 #include "engine/data/pixels.h"
 
 namespace lehr::data {
@@ -26,10 +31,11 @@ class ImageDataset : public Dataset {
   Preprocessing preprocessing() const final;
   std::string statistics() const final { return statistics_; }
   StringList remarks() const final;
+  StringList left_out() const final;
 
  protected:
   // The uint8 [H, W, C] pixels of a sample: a pointer into the source, or into `scratch`. `random`
-  // is set when the source may augment too.
+  // is set when the source may augment too. May throw BadPicture.
   virtual const uint8_t* pixels(Split split, int64_t sample, Random* random,
                                 std::vector<uint8_t>& scratch) const = 0;
   // Where those pixels lie, if they lie in memory: fill() fetches them into the cache ahead of use.
@@ -39,10 +45,14 @@ class ImageDataset : public Dataset {
   void fit(const ImageFields& fields, const std::vector<int64_t>& looked_at);
 
   DataInfo info_;
-  StringList remarks_;     // of the source; how many images of which class comes of itself
-  at::Tensor targets_[3];  // by Split: int64 [N] or float32 [N, K]
+  StringList remarks_;  // of the source; how many images of which class comes of itself
+  std::optional<int64_t> most_left_out_;  // data.bad_samples: skip, and the limit
+  at::Tensor targets_[3];                 // by Split: int64 [N] or float32 [N, K]
 
  private:
+  // nullptr for a sample that is left out
+  const uint8_t* good_pixels(Split split, int64_t sample, Random* random,
+                             std::vector<uint8_t>& scratch) const;
   const at::Tensor& at(Split split) const { return targets_[static_cast<int>(split)]; }
   Window draw(Random& random) const;
 
@@ -50,6 +60,8 @@ class ImageDataset : public Dataset {
   std::vector<float> scale_, shift_;
   Normalizer normalizer_;
   std::string statistics_;
+  mutable std::mutex left_out_mutex_;
+  mutable std::map<std::pair<Split, int64_t>, std::string> left_out_;
 };
 
 // Which rows of a source of `rows` samples train and which validate. `ids`: what is hashed (row
@@ -59,6 +71,10 @@ struct HeldOut {
 };
 HeldOut hold_out(int64_t rows, const std::vector<uint64_t>& ids, double fraction, uint64_t seed,
                  const std::string& field);
+
+// How `source: image_folder` makes the images of a model from picture files. Training and every
+// verb on an artefact read by this: an artefact carries its recipe.
+View picture_view(const FieldSource& fields);
 
 // "Run scripts/data NAME", where data.name is given.
 std::string missing_hint(const std::string& name);

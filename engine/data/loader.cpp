@@ -77,6 +77,23 @@ LoaderOptions checked(const Dataset& dataset, LoaderOptions o) {
   return o;
 }
 
+// The samples that fill() left out make place for those behind them.
+void close_ranks(Batch& batch) {
+  const int64_t size = batch.size();
+  int64_t kept = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    if (batch.samples[i] == kLeftOut) continue;
+    if (kept < i)
+      for (at::Tensor* t : {&batch.inputs, &batch.targets, &batch.segments})
+        if (t->defined()) t->select(0, kept).copy_(t->select(0, i));
+    batch.samples[kept++] = batch.samples[i];
+  }
+  if (kept == size) return;
+  batch.samples.resize(kept);
+  for (at::Tensor* t : {&batch.inputs, &batch.targets, &batch.segments})
+    if (t->defined()) *t = kept ? t->slice(0, 0, kept) : at::Tensor();
+}
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -157,6 +174,11 @@ struct Loader::State {
       batch.epoch = place.epoch;
       dataset->fill(options.split, samples.data(), 0, n, options.augment, options.seed, place.epoch,
                     batch);
+      close_ranks(batch);
+      if (batch.size() == 0) {  // its shard is empty, as of a step that is too short
+        if (options.shards > 0) step.micro.emplace_back();
+        return;
+      }
       if (options.device) {
         batch.inputs = options.device->pin(batch.inputs);
         batch.targets = options.device->pin(batch.targets);

@@ -31,8 +31,9 @@ LoaderOptions loader_options(const FieldSource& fields);
 
 // The samples of one optimizer step. Steps never cross an epoch's end.
 struct StepBatch {
-  std::vector<Batch>
-      micro;            // this rank's micro-batches, in order; none where a short step has too few
+  // this rank's micro-batches, in order; none where a short step has too few. A sample that the
+  // data set leaves out is in none of them, and keeps its position.
+  std::vector<Batch> micro;
   int64_t samples = 0;  // over all ranks; the last step of an epoch may be short; 0: one_pass ended
   int64_t position = 0;  // samples consumed before this step, counted globally from the start
   int64_t epoch = 0;

@@ -7,7 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
+
 namespace lehr::data {
+
+constexpr int64_t kMostPixels = int64_t{1} << 28;  // a header can claim more than memory holds
 
 struct Picture {
   int height = 0, width = 0, channels = 0;
@@ -19,15 +23,22 @@ struct Box {
   int top = 0, left = 0, height = 0, width = 0;
 };
 
-bool looks_like_jpeg(const uint8_t* data, size_t size);
-bool looks_like_png(const uint8_t* data, size_t size);
+// The picture, or what it was made to be, is not what its file says: what `data.bad_samples` passes
+// over. A file that cannot be read at all is a plain Error: elsewhere, or later, it may be there.
+class BadPicture : public Error {
+ public:
+  using Error::Error;
+};
 
 // Height and width from the header alone; `channels` is 3 or 1, `pixels` stays empty.
 Picture picture_size(const std::string& path, const uint8_t* data, size_t size);
 
-// Decodes to `channels` (1: luma, 3: RGB; transparency lies on black). `shrink` (1, 2, 4 or 8) lets
-// a JPEG decode at that fraction, which costs a fraction of the time; a PNG ignores it. Throws
-// Error{kData} naming file and byte for anything cut short or corrupt.
+// Decodes to `channels`: 3, RGB, or 1, luma, with the bytes of Pillow's `convert("RGB")` and
+// `convert("L")`: samples as stored, whatever gamma or profile stands beside them, transparency and
+// EXIF orientation left aside; of 16 bits the high ones, but grey of 16 bits is v / 257, rounded
+// (which Pillow clips). `shrink` (1, 2, 4 or 8) lets a JPEG decode at that fraction, which costs a
+// fraction of the time; a PNG ignores it. Throws BadPicture{kData} naming file and byte for
+// anything cut short, corrupt or of another format.
 Picture decode(const std::string& path, const uint8_t* data, size_t size, int channels,
                int shrink = 1);
 
@@ -39,9 +50,9 @@ void resize(const Picture& picture, const Box& box, int height, int width, uint8
 // pixels of the result in each direction, so that the filter decides what is seen.
 int shrink_for(const Box& box, int height, int width);
 
-// What evaluation sees of a picture file, as in torchvision: shorter side to `shorter`, then the
-// centre of height x width; with `shorter` 0 height and width directly, with height 0 as it is
-// stored.
+// What evaluation, an artefact's verbs and training without crops see of a picture file, as in
+// torchvision: shorter side to `shorter`, then the centre of height x width. With `shorter` 0 a
+// picture has that size already, or is refused.
 struct View {
   int height = 0, width = 0, channels = 3, shorter = 0;
 };

@@ -12,17 +12,10 @@
 #include "engine/data/array.h"
 #include "engine/data/csv.h"
 #include "engine/data/listing.h"
-#include "engine/data/picture.h"
+#include "engine/data/picture_kind.h"
 
 namespace lehr::data {
 namespace {
-
-RawKind kind_of(const Bytes& file) {
-  if (looks_like_jpeg(file.begin(), file.size) || looks_like_png(file.begin(), file.size))
-    return RawKind::kPicture;
-  if (looks_like_npy(file) || looks_like_idx(file)) return RawKind::kArray;
-  return RawKind::kTable;
-}
 
 // uint8 [N, H, W, C] of an array, without a copy
 at::Tensor images_of(Array array) {
@@ -34,96 +27,103 @@ at::Tensor images_of(Array array) {
       data, shape, [kept = array.file.memory](void*) {}, at::kByte);
 }
 
-at::Tensor picture_images(const std::string& path, const RawImageShape& shape) {
-  // as stored means colour where there is colour
-  int64_t channels = shape.channels;
-  if (channels == 0) {
-    const Bytes file = read_bytes(path);
-    channels = picture_size(path, file.begin(), file.size).channels;
-  }
-  if (channels != 1 && channels != 3)
-    throw Error(Code::kData,
-                fmt::format("a picture file has 1 or 3 channels, the model takes {}", channels),
-                path, "Give the images as an npy array.");
-  View view{static_cast<int>(shape.height), static_cast<int>(shape.width),
-            static_cast<int>(channels), static_cast<int>(shape.resize)};
-  const Picture picture = load_view(path, view);
-  auto tensor = at::empty({1, picture.height, picture.width, picture.channels}, at::kByte);
-  std::memcpy(tensor.data_ptr<uint8_t>(), picture.pixels.data(), picture.pixels.size());
-  return tensor;
-}
-
 }  // namespace
 
-RawKind raw_kind(const std::string& path) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return RawKind::kFolder;
-  return kind_of(read_bytes(path));
-}
-
-RawImageShape raw_image_shape(const DataInfo& info) {
-  return {info.channels, info.height, info.width, info.resize};
-}
-
-RawBatch read_raw_images(const std::vector<std::string>& paths, const RawImageShape& shape,
-                         const StringList& classes) {
-  std::vector<at::Tensor> parts;
+RawImages::RawImages(const std::vector<std::string>& paths, const View& view,
+                     const StringList& classes)
+    : view_(view) {
   std::vector<int64_t> targets;
-  auto add = [&](at::Tensor images, const std::string& path) {
-    const std::vector<int64_t> want = {shape.height, shape.width, shape.channels};
-    if (shape.height > 0 && !std::equal(want.begin(), want.end(), images.sizes().begin() + 1))
-      throw Error(
-          Code::kData, fmt::format("images of [{}]", fmt::join(images.sizes().slice(1), ", ")),
-          path,
-          fmt::format("The model takes [{}] (height, width, channels).", fmt::join(want, ", ")));
-    if (!parts.empty() && parts[0].sizes().slice(1) != images.sizes().slice(1))
-      throw Error(Code::kData,
-                  fmt::format("images of [{}], but those before are [{}]",
-                              fmt::join(images.sizes().slice(1), ", "),
-                              fmt::join(parts[0].sizes().slice(1), ", ")),
-                  path, "Give images of one size at a time.");
-    parts.push_back(std::move(images));
-  };
+  const bool by_class = !classes.empty();
   for (const auto& path : paths) {
     std::error_code error;
     if (!std::filesystem::is_directory(path, error)) {
       Bytes file = read_bytes(path);
-      switch (kind_of(file)) {
-        case RawKind::kPicture:
-          add(picture_images(path, shape), path);
-          break;
-        case RawKind::kArray:
-          add(images_of(as_array(std::move(file))), path);
-          break;
-        default:
-          bad_byte(path, 0, "neither images (IDX, npy, JPEG, PNG) nor a folder of them");
+      const PictureKind kind = kind_of_bytes(file.begin(), file.size);
+      if (kind.is_read) {
+        add({path, {}}, 1);
+      } else if (looks_like_npy(file) || looks_like_idx(file)) {
+        at::Tensor images = images_of(as_array(std::move(file)));
+        const int64_t rows = images.size(0);
+        add({path, std::move(images)}, rows);
+      } else {
+        bad_byte(path, 0,
+                 *kind.name ? fmt::format("{}, no images (IDX, npy, JPEG, PNG)", kind.name)
+                            : "neither images (IDX, npy, JPEG, PNG) nor a folder of them",
+                 kind.hint);
       }
       continue;
     }
-    const PictureListing listing = list_pictures(path);
-    for (const auto& file : listing.files) {
-      add(picture_images(path + "/" + file.name, shape), path + "/" + file.name);
-      const auto& name = listing.classes[file.cls];
-      if (classes.empty() || name.empty()) continue;
+    const PictureListing listing =
+        list_pictures(path, by_class ? Folders::kClasses : Folders::kAny);
+    passed_over_.insert(passed_over_.end(), listing.passed_over.begin(), listing.passed_over.end());
+    std::vector<int64_t> numbers;  // of the listing's classes
+    for (const auto& name : listing.classes) {
       auto known = std::find(classes.begin(), classes.end(), name);
       if (known == classes.end())
         throw Error(Code::kData,
                     fmt::format("its folder '{}' is none of the model's classes", name), path,
                     fmt::format("Classes are {}.", fmt::join(classes, ", ")));
-      targets.push_back(known - classes.begin());
+      numbers.push_back(known - classes.begin());
+    }
+    for (const auto& file : listing.files) {
+      add({path + "/" + file.name, {}}, 1);
+      if (by_class) targets.push_back(numbers[file.cls]);
     }
   }
-  if (parts.empty()) throw Error(Code::kUsage, "no image files are given");
-  RawBatch raw;
-  raw.images = parts.size() == 1 ? parts[0] : at::cat(parts);
-  if (raw.images.size(3) == 1) raw.images = raw.images.squeeze(3);
-  if (!targets.empty()) {
-    if (static_cast<int64_t>(targets.size()) != raw.images.size(0))
-      throw Error(Code::kData, "some of these images lie in class folders, others do not",
-                  paths[0]);
-    raw.targets = at::tensor(targets, at::kLong);
+  if (sources_.empty()) throw Error(Code::kUsage, "no image files are given");
+  if (targets.empty()) return;
+  if (static_cast<int64_t>(targets.size()) != size())
+    throw Error(Code::kData, "some of these images lie in class folders, others do not", paths[0]);
+  targets_ = at::tensor(targets, at::kLong);
+}
+
+void RawImages::add(Source source, int64_t images) {
+  const std::vector<int64_t> want = {view_.height, view_.width, view_.channels};
+  if (!source.images.defined()) {
+    holds_pictures_ = true;
+    if (view_.channels != 1 && view_.channels != 3)
+      throw Error(
+          Code::kData,
+          fmt::format("a picture file has 1 or 3 channels, the model takes {}", view_.channels),
+          source.path, "Give the images as an npy array.");
+  } else if (const auto has = source.images.sizes().slice(1); has != at::IntArrayRef(want)) {
+    throw Error(
+        Code::kData, fmt::format("images of [{}]", fmt::join(has, ", ")), source.path,
+        fmt::format("The model takes [{}] (height, width, channels).", fmt::join(want, ", ")));
   }
-  return raw;
+  sources_.push_back(std::move(source));
+  first_.push_back(first_.back() + images);
+}
+
+size_t RawImages::source_of(int64_t image) const {
+  return std::upper_bound(first_.begin(), first_.end(), image) - first_.begin() - 1;
+}
+
+at::Tensor RawImages::read(int64_t begin, int64_t end, const LeaveOut& leave_out) const {
+  const int64_t bytes = int64_t{view_.height} * view_.width * view_.channels;
+  at::Tensor images =
+      at::empty({end - begin, view_.height, view_.width, view_.channels}, at::kByte);
+  uint8_t* out = images.data_ptr<uint8_t>();
+  int64_t kept = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    const size_t s = source_of(i);
+    const Source& source = sources_[s];
+    try {
+      if (source.images.defined()) {
+        std::memcpy(out + kept * bytes, source.images.data_ptr<uint8_t>() + (i - first_[s]) * bytes,
+                    bytes);
+      } else {
+        const Picture picture = load_view(source.path, view_);
+        std::copy(picture.pixels.begin(), picture.pixels.end(), out + kept * bytes);
+      }
+      ++kept;
+    } catch (const BadPicture& why) {
+      if (!leave_out) throw;
+      leave_out(i, why);
+    }
+  }
+  images = images.slice(0, 0, kept);
+  return view_.channels == 1 ? images.squeeze(3) : images;
 }
 
 RawBatch read_raw_table(const std::string& path, const StringList& number_columns,

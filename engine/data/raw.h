@@ -1,31 +1,50 @@
-// Raw inputs from files, for an artefact's forward: the kind of a file is told by its content. No
-// recipe is needed: sizes, columns and classes come from the artefact.
+// Raw inputs from files, for an artefact's forward: the kind of a file is told by its content. How
+// they are read, sizes, columns and classes come from the artefact.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "engine/data/dataset.h"
+#include "engine/data/picture.h"
 
 namespace lehr::data {
 
-enum class RawKind { kArray, kPicture, kFolder, kTable };  // IDX or npy; JPEG or PNG; ...; CSV text
-// Throws Error{kData} when there is no such file.
-RawKind raw_kind(const std::string& path);
+// Images in files, in the order given: IDX or npy arrays, JPEG or PNG files, folders of them.
+// Pictures are decoded when they are asked for, so that they need not fit into memory.
+class RawImages {
+ public:
+  // Arrays must have the size of `view` already. With `classes`, a folder has a sub-folder per
+  // class, which gives targets; without, its pictures lie at any depth. Throws Error{kData}:
+  // another size or channel count, labels instead of images, a class that is not known.
+  RawImages(const std::vector<std::string>& paths, const View& view,
+            const StringList& classes = {});
+  int64_t size() const { return first_.back(); }
+  bool holds_pictures() const { return holds_pictures_; }
+  const std::string& file(int64_t image) const { return sources_[source_of(image)].path; }
+  const at::Tensor& targets() const { return targets_; }          // int64 [N], or undefined
+  const StringList& passed_over() const { return passed_over_; }  // see PictureListing
+  // uint8 [N, H, W] or [N, H, W, C] of images [begin, end). Throws BadPicture; with `leave_out`,
+  // calls it instead, and N is smaller.
+  using LeaveOut = std::function<void(int64_t image, const BadPicture& why)>;
+  at::Tensor read(int64_t begin, int64_t end, const LeaveOut& leave_out = {}) const;
 
-// What pictures in files are scaled to (arrays must have this size already). Zeros: as stored.
-struct RawImageShape {
-  int64_t channels = 0, height = 0, width = 0;
-  int64_t resize = 0;  // DataInfo::resize; 0: height and width are scaled to directly
+ private:
+  struct Source {
+    std::string path;
+    at::Tensor images;  // of an array: uint8 [N, H, W, C]; undefined for a picture
+  };
+  size_t source_of(int64_t image) const;
+  void add(Source source, int64_t images);
+
+  View view_;
+  std::vector<Source> sources_;
+  std::vector<int64_t> first_{0};  // image of each source, and of the one that would come next
+  bool holds_pictures_ = false;
+  at::Tensor targets_;
+  StringList passed_over_;
 };
-RawImageShape raw_image_shape(const DataInfo& info);
-
-// Images of all `paths` in order: IDX or npy arrays, JPEG or PNG files, folders of them. Folders
-// with a sub-folder per class also give targets when `classes` are given. Throws Error{kData}:
-// another size or channel count than `shape`, sizes that differ between files, labels instead of
-// images.
-RawBatch read_raw_images(const std::vector<std::string>& paths, const RawImageShape& shape = {},
-                         const StringList& classes = {});
 
 // Columns by name, in the given order; with `target` the targets too (classes as numbers when
 // `classes` is not empty, else float32 [N, 1]).

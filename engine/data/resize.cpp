@@ -1,6 +1,8 @@
 // Antialiased bilinear resampling in two passes of 22-bit fixed point, rows first: the arithmetic
 // of Pillow's, so that a model sees here what it would see there. Exact integers, no platform
 // differences.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -94,28 +96,41 @@ int shrink_for(const Box& box, int height, int width) {
 
 Picture load_view(const std::string& path, const View& view) {
   const Bytes file = read_bytes(path);
-  if (view.height == 0) return decode(path, file.begin(), file.size, view.channels);
   const Picture stored = picture_size(path, file.begin(), file.size);
-  const int64_t shorter = std::min(stored.height, stored.width);
-  int height = view.height, width = view.width;
-  if (view.shorter > 0) {
-    height = static_cast<int>(int64_t{stored.height} * view.shorter / shorter);
-    width = static_cast<int>(int64_t{stored.width} * view.shorter / shorter);
+  const int channels = view.channels;
+  if (view.shorter == 0) {
+    if (stored.height == view.height && stored.width == view.width)
+      return decode(path, file.begin(), file.size, channels);
+    throw Error(
+        Code::kData,
+        fmt::format("a picture of {} x {}, where the model was trained on arrays of {} x {}",
+                    stored.height, stored.width, view.height, view.width),
+        path, "Scale it as those were: nothing here knows how.");
   }
-  const Picture picture = decode(path, file.begin(), file.size, view.channels,
+  const int64_t shorter = std::min(stored.height, stored.width);
+  const int64_t longer = std::max(stored.height, stored.width);
+  if (longer * view.shorter / shorter * view.shorter > kMostPixels)
+    throw BadPicture(
+        Code::kData,
+        fmt::format("a picture of {} x {}, too narrow to be scaled to a shorter side of {}",
+                    stored.height, stored.width, view.shorter),
+        path);
+  const int height = static_cast<int>(int64_t{stored.height} * view.shorter / shorter);
+  const int width = static_cast<int>(int64_t{stored.width} * view.shorter / shorter);
+  const Picture picture = decode(path, file.begin(), file.size, channels,
                                  shrink_for({0, 0, stored.height, stored.width}, height, width));
-  Picture scaled{height, width, view.channels, {}};
-  scaled.pixels.resize(int64_t{height} * width * view.channels);
+  Picture scaled{height, width, channels, {}};
+  scaled.pixels.resize(int64_t{height} * width * channels);
   resize(picture, {0, 0, picture.height, picture.width}, height, width, scaled.pixels.data());
   if (height == view.height && width == view.width) return scaled;
   // halves round to even, as Python's round() does for torchvision
   const int top = static_cast<int>(std::nearbyint((height - view.height) / 2.0));
   const int left = static_cast<int>(std::nearbyint((width - view.width) / 2.0));
-  Picture centre{view.height, view.width, view.channels, {}};
-  const int64_t row = int64_t{view.width} * view.channels;
+  Picture centre{view.height, view.width, channels, {}};
+  const int64_t row = int64_t{view.width} * channels;
   centre.pixels.resize(view.height * row);
   for (int y = 0; y < view.height; ++y)
-    std::copy_n(scaled.pixels.data() + ((top + y) * int64_t{width} + left) * view.channels, row,
+    std::copy_n(scaled.pixels.data() + ((top + y) * int64_t{width} + left) * channels, row,
                 centre.pixels.data() + y * row);
   return centre;
 }

@@ -192,7 +192,14 @@ Drawn draw(const data::Dataset& dataset, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
     samples.push_back(count <= size ? i * size / count : i % size);
   Batch batch = dataset.allocate(count);
-  dataset.fill(split, samples.data(), 0, count, /*augment=*/false, /*seed=*/0, /*epoch=*/0, batch);
+  for (int64_t i = 0, left_out = 0; i < count; ++i) {
+    dataset.fill(split, samples.data(), i, i + 1, /*augment=*/false, /*seed=*/0, /*epoch=*/0,
+                 batch);
+    if (batch.samples[i] != data::kLeftOut) continue;
+    if (++left_out > size)
+      throw Error(Code::kData, "no sample can be read to compare the artefact on");
+    samples[i] = (samples[i] + 1) % size, --i;
+  }
   return {dataset.raw(split, samples), batch.inputs};
 }
 

@@ -4,11 +4,19 @@
 #include <fmt/format.h>
 #include <sys/statvfs.h>
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "engine/base/error.h"
+#include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/data/fields.h"
 #include "engine/export/artefact.h"
 #include "engine/run/contradictions.h"
 #include "engine/run/evaluate.h"
@@ -36,6 +44,70 @@ static int64_t free_bytes(const std::string& folder) {
   struct statvfs stats = {};
   if (statvfs(path.c_str(), &stats) != 0) return -1;
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
+}
+
+// Samples of one split that raise an error when they are loaded; those that the data set leaves out
+// are not among them.
+static int64_t load_all(const data::Dataset& set, data::Split split, track::Terminal& terminal) {
+  constexpr std::chrono::seconds kBetweenLines(10);
+  const int64_t size = set.size(split);
+  std::atomic<int64_t> next = 0, failed = 0;
+  std::mutex mutex;
+  std::condition_variable ended;
+  size_t working = std::max(1u, std::thread::hardware_concurrency());
+  const auto work = [&] {
+    Batch one = set.allocate(1);
+    for (int64_t sample; (sample = next++) < size;) try {
+        set.fill(split, &sample, 0, 1, /*augment=*/false, 0, 0, one);
+      } catch (const Error& error) {
+        ++failed;
+        log_warning(error.what());
+      }
+    const std::lock_guard lock(mutex);
+    if (--working == 0) ended.notify_one();
+  };
+  std::vector<std::jthread> threads;
+  for (size_t i = 0, n = working; i < n; ++i) threads.emplace_back(work);
+  std::unique_lock lock(mutex);
+  while (!ended.wait_for(lock, kBetweenLines, [&] { return working == 0; }))
+    terminal.print(fmt::format("{}: {} of {} samples loaded", data::to_string(split),
+                               std::min<int64_t>(next, size), size));
+  return failed;
+}
+
+SamplesReport check_samples(const std::string& path, const StringList& overrides,
+                            track::Terminal& terminal) {
+  recipe::Recipe recipe = load_recipe(path, overrides);
+  // all of them are looked at, whatever the recipe says
+  std::optional<int64_t> most;
+  if (recipe.get<data::DataFields>().source == "image_folder") {
+    const auto fields = recipe.get<data::FolderFields>();
+    if (fields.bad_samples == "skip") most = fields.max_bad_samples;
+    StringList all = overrides;
+    all.push_back("data.bad_samples=skip");
+    all.push_back(fmt::format("data.max_bad_samples={}", int64_t{1} << 52));
+    recipe = load_recipe(path, all);
+  }
+  const auto set = data::open_dataset(recipe);
+  SamplesReport report;
+  json out = {{"samples", json::object()}};
+  StringList counts;
+  size_t left_out = 0;
+  for (auto split : {data::Split::kTrain, data::Split::kValidation, data::Split::kTest}) {
+    const int64_t failed = load_all(*set, split, terminal);
+    const int64_t more = static_cast<int64_t>(set->left_out().size() - left_out);
+    left_out += more;
+    report.bad += failed + (most && more <= *most ? 0 : more);
+    counts.push_back(
+        fmt::format("{} of {} {}", failed + more, set->size(split), data::to_string(split)));
+    out["samples"][data::to_string(split)] = set->size(split);
+  }
+  out["bad"] = set->left_out();
+  report.json = out.dump(2);
+  report.text = fmt::format(
+      "{}: {} samples do not load{}", path, fmt::join(counts, ", "),
+      report.bad == 0 && left_out > 0 ? "; data.bad_samples: skip leaves them out" : "");
+  return report;
 }
 
 CheckReport check(const recipe::Recipe& recipe, int64_t ranks) try {

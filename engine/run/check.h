@@ -3,7 +3,9 @@
 
 #include <string>
 
+#include "engine/base/fields.h"
 #include "engine/recipe/recipe.h"
+#include "engine/track/track.h"
 
 namespace lehr::run {
 
@@ -15,5 +17,14 @@ struct CheckReport {
 // memory and checkpoint bytes, and traces for export. `ranks`: how many will share a step; memory
 // is of one. Throws Error with what is wrong.
 CheckReport check(const recipe::Recipe& recipe, int64_t ranks = 1);
+
+// `lehr check --all`: loads every sample of every split, and logs each that does not load, with its
+// file and the reason. `bad` counts those that a run of this recipe would end at.
+struct SamplesReport {
+  std::string text, json;
+  int64_t bad = 0;
+};
+SamplesReport check_samples(const std::string& recipe, const StringList& overrides,
+                            track::Terminal& terminal);
 
 }  // namespace lehr::run

@@ -5,12 +5,16 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/fields.h"
+#include "engine/data/images.h"
 #include "engine/data/raw.h"
 #include "engine/export/artefact.h"
 #include "engine/metrics/fields.h"
@@ -27,25 +31,56 @@ namespace {
 
 constexpr int64_t kBatch = 500;
 
-int64_t rows_of(const data::RawBatch& raw) {
-  return raw.images.defined() ? raw.images.size(0) : raw.numbers.size(0);
+// What an artefact is asked about: rows, read a few hundred at a time.
+struct Input {
+  int64_t rows = 0;
+  // of rows [begin, end), but for those that are left out
+  std::function<data::RawBatch(int64_t begin, int64_t end)> read;
+  std::vector<int64_t> left_out;
+};
+
+Input input_of(data::RawBatch table) {
+  Input input;
+  input.rows = table.numbers.size(0);
+  input.read = [table = std::move(table)](int64_t begin, int64_t end) {
+    data::RawBatch part;
+    part.numbers = table.numbers.slice(0, begin, end);
+    part.strings.assign(table.strings.begin() + begin, table.strings.begin() + end);
+    return part;
+  };
+  return input;
 }
 
-data::RawBatch slice(const data::RawBatch& raw, int64_t begin, int64_t end) {
-  data::RawBatch part;
-  if (raw.images.defined()) part.images = raw.images.slice(0, begin, end);
-  if (raw.numbers.defined()) part.numbers = raw.numbers.slice(0, begin, end);
-  if (!raw.strings.empty())
-    part.strings.assign(raw.strings.begin() + begin, raw.strings.begin() + end);
-  return part;
+// How many of them may be left out; none: the first bad picture is an error.
+std::optional<int64_t> most_left_out(const recipe::Recipe& recipe, const std::string& bad_samples) {
+  const auto fields = recipe.get<data::FolderFields>();
+  if ((bad_samples.empty() ? fields.bad_samples : bad_samples) != "skip") return std::nullopt;
+  return fields.max_bad_samples;
 }
 
-// the artefact's answers for all rows, a few hundred at a time
-artefact::Prediction predict_all(const artefact::Artefact& model, const data::RawBatch& raw) {
+// `input` keeps referring to `images` and to itself.
+void take_images(const data::RawImages& images, std::optional<int64_t> most, Input& input) {
+  for (const auto& line : images.passed_over()) log_warning(line);
+  input.rows = images.size();
+  data::RawImages::LeaveOut leave_out;
+  if (most)
+    leave_out = [&input, most = *most](int64_t image, const data::BadPicture& why) {
+      input.left_out.push_back(image);
+      data::check_bad_samples(static_cast<int64_t>(input.left_out.size()), most, "the input");
+      log_warning(fmt::format("left out: {}", why.what()));
+    };
+  input.read = [&images, leave_out](int64_t begin, int64_t end) {
+    data::RawBatch part;
+    part.images = images.read(begin, end, leave_out);
+    return part;
+  };
+}
+
+artefact::Prediction predict_all(const artefact::Artefact& model, const Input& input) {
   artefact::Prediction all;
   std::vector<at::Tensor> scores;
-  for (int64_t begin = 0, n = rows_of(raw); begin < n; begin += kBatch) {
-    auto part = model.predict(slice(raw, begin, std::min(n, begin + kBatch)));
+  for (int64_t begin = 0; begin < input.rows; begin += kBatch) {
+    auto part = model.predict(input.read(begin, std::min(input.rows, begin + kBatch)));
     all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
     scores.push_back(part.scores);
   }
@@ -54,14 +89,16 @@ artefact::Prediction predict_all(const artefact::Artefact& model, const data::Ra
   return all;
 }
 
-// what pictures are scaled to
-data::RawImageShape image_shape(const artefact::Artefact& model) {
-  const auto& shape = model.image_shape();
-  data::RawImageShape wanted;
-  wanted.height = shape.at(0);
-  wanted.width = shape.at(1);
-  wanted.channels = shape.size() > 2 ? shape[2] : 1;
-  return wanted;
+// How picture files become this model's images: as in its training.
+data::View picture_view(const artefact::Artefact& model, const recipe::Recipe& recipe) {
+  if (recipe.get<data::DataFields>().source == "image_folder") return data::picture_view(recipe);
+  const auto& shape = model.image_shape();  // of arrays
+  return {static_cast<int>(shape.at(0)), static_cast<int>(shape.at(1)),
+          shape.size() > 2 ? static_cast<int>(shape[2]) : 1, 0};
+}
+
+recipe::Recipe recipe_of(const artefact::Artefact& model, const std::string& path) {
+  return recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
 }
 
 std::string csv_cell(const std::string& text) {
@@ -73,20 +110,24 @@ std::string csv_cell(const std::string& text) {
 
 }  // namespace
 
-void predict(const std::string& path, const std::vector<std::string>& input,
-             const std::string& output, track::Terminal& terminal) {
+void predict(const std::string& path, const std::vector<std::string>& files,
+             const std::string& output, const std::string& bad_samples, track::Terminal& terminal) {
   const artefact::Artefact model(path);
   if (model.takes_text())
     throw Error(Code::kUsage, "a language model predicts no table of answers", path,
                 "lehr generate writes text with it, lehr evaluate measures it on a text file");
-  data::RawBatch raw;
+  std::optional<data::RawImages> images;
+  Input input;
   if (model.takes_images()) {
-    raw = data::read_raw_images(input, image_shape(model));
+    const auto recipe = recipe_of(model, path);
+    images.emplace(files, picture_view(model, recipe));
+    take_images(*images, most_left_out(recipe, bad_samples), input);
   } else {
-    if (input.size() != 1) throw Error(Code::kUsage, "a table is one CSV file", "--input");
-    raw = data::read_raw_table(input[0], model.number_columns(), model.string_columns());
+    if (files.size() != 1) throw Error(Code::kUsage, "a table is one CSV file", "--input");
+    input =
+        input_of(data::read_raw_table(files[0], model.number_columns(), model.string_columns()));
   }
-  const auto prediction = predict_all(model, raw);
+  const auto prediction = predict_all(model, input);
   const auto& classes = model.classes();
   std::string csv;
   if (classes.empty()) {
@@ -97,52 +138,71 @@ void predict(const std::string& path, const std::vector<std::string>& input,
     csv = "label";
     for (const auto& name : classes) csv += "," + csv_cell("probability_" + name);
   }
-  csv += "\n";
+  const bool names_files = images && images->holds_pictures();
+  csv += names_files ? ",file\n" : "\n";
   const at::Tensor scores = prediction.scores.contiguous();
   const float* value = scores.data_ptr<float>();
-  for (int64_t i = 0; i < scores.size(0); ++i) {
-    if (!classes.empty()) csv += csv_cell(prediction.labels[static_cast<size_t>(i)]) + ",";
+  auto label = prediction.labels.begin();
+  auto left_out = input.left_out.begin();
+  for (int64_t i = 0; i < input.rows; ++i) {
+    const bool is_left_out = left_out != input.left_out.end() && *left_out == i;
+    if (is_left_out) ++left_out;  // its cells stay empty
+    if (!classes.empty()) csv += (is_left_out ? "" : csv_cell(*label++)) + ",";
     for (int64_t j = 0; j < scores.size(1); ++j)
-      csv += (j ? "," : "") + fmt::format("{}", *value++);
-    csv += "\n";
+      csv += (j ? "," : "") + (is_left_out ? "" : fmt::format("{}", *value++));
+    csv += names_files ? "," + csv_cell(images->file(i)) + "\n" : "\n";
   }
   write_file_durably(output, csv);
-  terminal.print(fmt::format("{} samples: {}", scores.size(0), output));
+  terminal.print(fmt::format(
+      "{} samples{}: {}", scores.size(0),
+      input.left_out.empty() ? "" : fmt::format(", {} bad ones left out", input.left_out.size()),
+      output));
 }
 
 void evaluate_artefact(const std::string& path, const std::vector<std::string>& files, bool as_json,
-                       track::Terminal& terminal) {
+                       const std::string& bad_samples, track::Terminal& terminal) {
   if (is_language_artefact(path)) return evaluate_text(path, files, as_json, terminal);
   const artefact::Artefact model(path);
-  const auto recipe =
-      recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
-  data::RawBatch raw;
+  const auto recipe = recipe_of(model, path);
+  std::optional<data::RawImages> images;
+  Input input;
+  at::Tensor targets;
   if (!model.takes_images()) {
     if (files.size() != 1)
       throw Error(Code::kUsage, "a table is one CSV file with its target column", "--data");
-    raw = data::read_raw_table(files[0], model.number_columns(), model.string_columns(),
-                               recipe.get<data::TableFields>().target, model.classes());
-  } else if (files.size() == 1) {  // a folder with a class per sub-folder
-    raw = data::read_raw_images(files, image_shape(model), model.classes());
-  } else if (files.size() == 2) {
-    raw = data::read_raw_images({files[0]}, image_shape(model));
-    raw.targets = data::read_targets(files[1], model.classes());
+    auto table = data::read_raw_table(files[0], model.number_columns(), model.string_columns(),
+                                      recipe.get<data::TableFields>().target, model.classes());
+    targets = table.targets;
+    input = input_of(std::move(table));
   } else {
-    throw Error(Code::kUsage, "give the images, then their labels", "--data");
+    if (files.size() > 2) throw Error(Code::kUsage, "give the images, then their labels", "--data");
+    // one: a folder with a class per sub-folder
+    const bool by_class = files.size() == 1;
+    images.emplace(std::vector{files[0]}, picture_view(model, recipe),
+                   by_class ? model.classes() : StringList{});
+    targets = by_class ? images->targets() : data::read_targets(files[1], model.classes());
+    take_images(*images, most_left_out(recipe, bad_samples), input);
   }
-  if (!raw.targets.defined())
+  if (!targets.defined())
     throw Error(Code::kData, "the data holds no targets", files[0], "give labels too");
-  if (raw.targets.size(0) != rows_of(raw))
-    throw Error(Code::kData,
-                fmt::format("{} samples, but {} targets", rows_of(raw), raw.targets.size(0)),
+  if (targets.size(0) != input.rows)
+    throw Error(Code::kData, fmt::format("{} samples, but {} targets", input.rows, targets.size(0)),
                 files.back());
-  const auto prediction = predict_all(model, raw);
+  const auto prediction = predict_all(model, input);
+  if (!input.left_out.empty()) {
+    std::vector<int64_t> kept;
+    for (int64_t row = 0; row < input.rows; ++row)
+      if (!std::binary_search(input.left_out.begin(), input.left_out.end(), row))
+        kept.push_back(row);
+    targets = targets.index_select(0, at::tensor(kept, at::kLong));
+  }
   const auto fields = recipe.get<metrics::MetricsFields>();
   auto all = metrics::make_metrics(fields.names, metrics::make_context(fields, model.classes()));
   json figures = {{"samples", prediction.scores.size(0)}};
+  if (!input.left_out.empty()) figures["left_out"] = input.left_out.size();
   std::vector<std::vector<std::string>> rows;
   for (auto& metric : all) {
-    metric->update(prediction.scores, raw.targets);
+    metric->update(prediction.scores, targets);
     for (const auto& result : metric->compute()) {
       figures[result.name] = result.value ? json(*result.value) : json{{"none", result.why}};
       rows.push_back({result.name,

@@ -32,7 +32,7 @@ class Numbers : public Dataset {
     for (int64_t i = begin; i < end; ++i) {
       if (samples[i] == broken) throw Error(Code::kData, "broken sample", "file");
       if (jitter) std::this_thread::sleep_for(std::chrono::microseconds(samples[i] * 7919 % 200));
-      batch.samples[i] = samples[i];
+      batch.samples[i] = bad.contains(samples[i]) ? kLeftOut : samples[i];
       batch.inputs.data_ptr<double>()[i] =
           augment ? Random(seed, Stream::kAugment, samples[i], epoch).bits()
                   : static_cast<double>(samples[i]);
@@ -45,6 +45,7 @@ class Numbers : public Dataset {
 
   mutable std::atomic<int64_t> allocated{0};
   int64_t broken = -1;
+  std::set<int64_t> bad;
   bool jitter = false;
 
  private:
@@ -96,6 +97,49 @@ TEST(Loader, GivesTheSameStreamForAnyNumberOfThreads) {
       LoaderOptions o = options(8, threads);
       o.prefetch = prefetch;
       EXPECT_EQ(read(set, o, 60), one) << threads << " threads, prefetch " << prefetch;
+    }
+}
+
+// However steps are cut among ranks, micro-batches and shards, a step has the same samples, in the
+// same order: all but the bad ones.
+TEST(Loader, LeavesOutBadSamplesWhichKeepTheirPositions) {
+  auto set = std::make_shared<Numbers>(103);
+  const Seen whole = read(set, options(16), 14);  // two epochs
+  for (int64_t sample = 0; sample < 103; sample += 7) set->bad.insert(sample);
+  // all of the third step of the first epoch
+  set->bad.insert(whole.samples.begin() + 32, whole.samples.begin() + 48);
+  for (int world : {1, 2, 4})
+    for (auto [micro, shards] : {std::pair{16, 0}, {3, 0}, {4, 4}}) {
+      std::vector<std::unique_ptr<Loader>> ranks;
+      for (int rank = 0; rank < world; ++rank) {
+        LoaderOptions o = options(16);
+        o.world = world, o.rank = rank, o.micro_batch = micro, o.shards = shards;
+        ranks.push_back(std::make_unique<Loader>(set, o));
+      }
+      size_t at = 0;
+      for (int step = 0; step < 14; ++step) {
+        std::vector<int64_t> expected, seen;
+        int64_t samples = 0;
+        for (auto& loader : ranks) {
+          const StepBatch batch = loader->next();
+          EXPECT_EQ(batch.position, static_cast<int64_t>(at));
+          samples = batch.samples;
+          EXPECT_TRUE(!shards || static_cast<int64_t>(batch.micro.size()) == shards / world);
+          for (const Batch& part : batch.micro) {
+            EXPECT_EQ(part.inputs.defined(), part.size() > 0);
+            EXPECT_TRUE(shards || part.size() > 0);
+            for (int64_t i = 0; i < part.size(); ++i) {
+              seen.push_back(part.samples[i]);
+              EXPECT_EQ(part.targets[i].item<double>(), static_cast<double>(seen.back()));
+              EXPECT_EQ(part.targets.size(0), part.size());
+            }
+          }
+        }
+        for (int64_t i = 0; i < samples; ++i, ++at)
+          if (!set->bad.contains(whole.samples[at])) expected.push_back(whole.samples[at]);
+        EXPECT_EQ(seen, expected) << "step " << step << " of " << world << " ranks";
+        EXPECT_TRUE(step != 2 || seen.empty());
+      }
     }
 }
 

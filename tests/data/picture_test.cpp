@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <png.h>
+#include <zlib.h>
 
 #include <cstring>
 #include <set>
@@ -67,10 +68,67 @@ std::string png_of(int height, int width, int channels, const std::string& pixel
 
 TEST(Picture, DecodesAsPillowDoes) {
   NEEDS_PEER();
-  for (const char* name : {"rgb.png", "grey.png", "palette.png", "alpha.png", "colour.jpg",
-                           "luma.jpg", "progressive.jpg"})
+  for (const char* name :
+       {"rgb.png", "grey.png", "palette.png", "colour.jpg", "luma.jpg", "progressive.jpg"})
     EXPECT_TRUE(same_as(decoded(peer()->path(name)), name)) << name;
   EXPECT_TRUE(same_as(decoded(peer()->path("rgb.png"), 1), "rgb_as_luma"));
+  EXPECT_TRUE(same_as(decoded(peer()->path("colour.jpg"), 1), "colour_as_luma"));
+}
+
+// All colour types and depths of PNG, whatever gamma, profile or key stands beside the samples;
+// JPEGs of inks, and odd ones whose pixels are whole.
+TEST(Picture, GivesPillowsBytesForEveryKindOfFile) {
+  NEEDS_PEER();
+  int seen = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(peer()->path())) {
+    const std::string name = entry.path().filename();
+    if (!(name.starts_with("suite_") && name.ends_with(".png")) &&
+        !(name.starts_with("odd_") && name.ends_with(".jpg")))
+      continue;
+    ++seen;
+    EXPECT_TRUE(same_as(decoded(entry.path(), 3), name + ".rgb")) << name;
+    EXPECT_TRUE(same_as(decoded(entry.path(), 1), name + ".grey")) << name;
+    const Bytes file = read_bytes(entry.path());
+    const Picture header = picture_size(name, file.begin(), file.size);
+    EXPECT_EQ(header.channels, name.starts_with("suite_0") || name.starts_with("suite_4") ? 1 : 3);
+  }
+  EXPECT_EQ(seen, 64 + 9);
+}
+
+TEST(Picture, ReadsAPngWithAChunkThatIsLargerThanLibpngTakes) {
+  const std::string small = png_of(2, 3, 1, "abcdef"),
+                    text = "tEXtComment" + std::string(9000000, 'x');
+  const auto crc = crc32(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  const std::string chunk = big_endian(text.size() - 4) + text + big_endian(crc);
+  const std::string large = small.substr(0, 33) + chunk + small.substr(33);
+  EXPECT_EQ(decoded_bytes("large.png", large).pixels, decoded_bytes("small.png", small).pixels);
+}
+
+// A name is no proof: what the file is, and what to do, is said.
+TEST(Picture, NamesWhatAFileIsInstead) {
+  struct {
+    const char *bytes, *what, *hint;
+  } const cases[] = {
+      {"RIFF\1\2\3\4WEBPVP8 ", "a WebP picture, no JPEG or PNG", "Convert it"},
+      {"GIF89a", "a GIF picture", "Convert it"},
+      {"II*", "neither a JPEG nor a PNG", ""},  // too short for a TIFF's four bytes
+      {"....ftypheic", "a HEIC picture", "Convert it"},
+      {"....ftypavif", "an AVIF picture", "Convert it"},
+      {"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"},
+      {"<!DOCTYPE html>", "a web page", "fetch it again"},
+      {"", "the file is empty", ""},
+      {"hello", "neither a JPEG nor a PNG", ""},
+  };
+  for (const auto& c : cases) {
+    const Error error = error_of([&] { decoded_bytes("x.jpg", c.bytes); });
+    EXPECT_EQ(error.code(), Code::kData);
+    EXPECT_EQ(error.where(), "x.jpg at byte 0");
+    EXPECT_TRUE(holds(error.message(), c.what)) << error.what();
+    EXPECT_TRUE(holds(error.hint(), c.hint)) << error.what();
+  }
+  if (!peer()) return;
+  const Error twelve = error_of([] { decoded(peer()->path("twelve.jpg")); });
+  EXPECT_TRUE(holds(twelve.message(), "a kind that is not read")) << twelve.what();
 }
 
 TEST(Picture, ScalesWithPillowsBytes) {
@@ -110,6 +168,20 @@ TEST(Picture, ShrinksAJpegWhileDecodingButStaysNearTheWhole) {
   EXPECT_NEAR(sum_half / half.pixels.size(), sum_whole / whole.pixels.size(), 3);
   EXPECT_EQ(shrink_for({0, 0, 3000, 4000}, 224, 224), 4);
   EXPECT_EQ(shrink_for({0, 0, 375, 500}, 224, 224), 1);
+}
+
+TEST(Picture, RefusesWhatWouldNotFitIntoMemoryOnceScaled) {
+  TempFolder folder;
+  const std::string path = folder.write("long.png", png_of(1, 3000, 1, noise(3000)));
+  EXPECT_EQ(load_view(path, {8, 8, 3, 8}).pixels.size(), 8u * 8 * 3);
+  const Error error = error_of([&] { load_view(path, {1000, 1000, 3, 1000}); });
+  EXPECT_TRUE(holds(error.message(), "1 x 3000, too narrow")) << error.what();
+  // of arrays nobody knows how they were scaled
+  EXPECT_TRUE(holds(error_of([&] {
+                      load_view(path, {28, 28, 1, 0});
+                    }).message(),
+                    "arrays of 28 x 28"));
+  EXPECT_EQ(load_view(path, {1, 3000, 1, 0}).pixels.size(), 3000u);
 }
 
 TEST(Picture, NamesFileAndByteOfEveryDamagedPng) {
@@ -189,11 +261,10 @@ TEST_F(Folder, IsADataSetOfOneClassPerSubFolder) {
   EXPECT_EQ(set->size(Split::kTrain) + set->size(Split::kValidation), 60);
   EXPECT_GT(set->size(Split::kValidation), 3);
   EXPECT_EQ(set->size(Split::kTest), 0);
-  ASSERT_EQ(set->remarks().size(), 2u);  // no test images
   EXPECT_TRUE(holds(
-      set->remarks()[1],
+      set->remarks().back(),
       "validation: " + std::to_string(set->size(Split::kValidation)) + " images of 2 classes"))
-      << set->remarks()[1];
+      << set->remarks().back();
   const RawBatch raw = set->raw(Split::kTrain, {0, 1});
   EXPECT_EQ(raw.images.sizes(), (at::IntArrayRef{2, 16, 16, 3}));
   const Batch batch = filled(*set, Split::kTrain, {0, 1}, false);
@@ -246,8 +317,104 @@ TEST_F(Folder, NamesADamagedPictureWhenItIsLoaded) {
   EXPECT_TRUE(holds(error_of([&] { open_dataset(source); }).hint(), "scripts/data pets"));
   folder.write("empty/readme.txt", "");
   source.set("data.train_folder", folder.path("empty"));
+  EXPECT_TRUE(holds(error_of([&] { open_dataset(source); }).what(), "no JPEG or PNG pictures"));
+}
+
+// What lies in a folder beside class folders of PNGs, and what is said of it.
+TEST_F(Folder, SaysWhatItPassesOverAndTakesAllThatItCanRead) {
+  const std::string picture = png_of(20, 20, 3, noise(1200, 77));
+  const std::string webp("RIFF\1\2\3\4WEBPVP8 ", 16);
+  const auto write = [&](const char* name, const std::string& content) {
+    folder.write(std::string("train/") + name, content);
+  };
+  const auto remarks = [&] {
+    const auto set = open_dataset(fields());
+    std::string all;
+    for (const auto& line : set->remarks()) all += line + "\n";
+    return std::pair{set->size(Split::kTrain) + set->size(Split::kValidation), all};
+  };
+  const auto [before, nothing] = remarks();
+  EXPECT_EQ(before, 60);
+  EXPECT_TRUE(holds(nothing, "1 passed over, hidden names (.hidden)")) << nothing;
+  EXPECT_TRUE(holds(nothing, "1 passed over, no pictures by their names (cat/notes.txt)"))
+      << nothing;
+  // taken: under other names, at any depth, through links
+  write("cat/a.jfif", picture), write("cat/b.webp", picture), write("cat/without", picture);
+  write("dog/deep/er/c.PNG", picture);
+  folder.write("pool/1.png", picture), folder.write("pool/2.png", picture);
+  std::filesystem::create_directory_symlink("../../pool", folder.path("train/dog/more"));
+  // passed over
+  write(".ipynb_checkpoints/1.png", picture), write("__MACOSX/cat/1.png", picture);
+  write("cat/._1.png", "notes of macOS"), write("dog/Thumbs.db", "x"), write("loose.png", picture);
+  for (const char* name : {"cat/1.webp", "cat/2.webp", "dog/3.webp", "dog/4.webp"})
+    write(name, webp);
+  write("cat/x.gif", "GIF89a"), write("cat/y.tga", "no magic");
+  std::filesystem::create_directory_symlink("..", folder.path("train/cat/back"));
+  std::filesystem::create_symlink("nowhere.png", folder.path("train/cat/gone.png"));
+  const auto [taken, said] = remarks();
+  EXPECT_EQ(taken, 66) << said;
+  for (const char* part :
+       {"3 passed over, hidden names (.hidden, .ipynb_checkpoints, cat/._1.png)",
+        "2 passed over, left behind by systems (__MACOSX, dog/Thumbs.db)",
+        "1 passed over, pictures beside the class folders (loose.png)",
+        "4 passed over, each a WebP picture (cat/1.webp, cat/2.webp, dog/3.webp, ...). Convert it",
+        "1 passed over, each a GIF picture (cat/x.gif)",
+        "1 passed over, no JPEG or PNG (cat/y.tga)", "2 classes",
+        "EXIF orientation is not applied"})
+    EXPECT_TRUE(holds(said, part)) << part << "\n" << said;
+  EXPECT_TRUE(holds(said, "links that lead nowhere (cat/gone.png)")) << said;
+  EXPECT_TRUE(holds(said, "links back to a folder above them (cat/back)")) << said;
+}
+
+TEST_F(Folder, NamesAClassWithoutPicturesAndAFolderWithoutClasses) {
+  auto source = fields();
+  const auto error = [&] { return error_of([&] { open_dataset(source); }); };
+  folder.write("train/bird/1.webp", std::string("RIFF\1\2\3\4WEBPVP8 ", 16));
+  std::filesystem::create_directory(folder.path("train/fish"));
+  EXPECT_TRUE(holds(error().message(), "in its class folders bird, fish\n")) << error().what();
+  EXPECT_TRUE(holds(error().message(), "each a WebP picture (bird/1.webp)")) << error().what();
+  source.set("data.train_folder", folder.path("train/cat"));
+  EXPECT_TRUE(holds(error().message(), "its 30 pictures lie in no class folder")) << error().what();
+  EXPECT_TRUE(holds(error().hint(), "Give each class a sub-folder")) << error().what();
+  std::filesystem::remove_all(folder.path("train/bird"));
+  std::filesystem::remove_all(folder.path("train/fish"));
+  source.set("data.train_folder", folder.path());
+  EXPECT_TRUE(holds(error().message(), "there is but one class, 'train'")) << error().what();
+}
+
+TEST_F(Folder, LeavesOutBadPicturesUpToALimitAndSaysWhich) {
+  auto source = fields();
+  source.set("data.validation_fraction", 0.0);
+  const auto clean = open_dataset(source);
+  const RawBatch others = clean->raw(Split::kTrain, {0, 2, 4});
+  const auto damage = [&](const char* name) {
+    folder.write(name, read_text(folder.path(name)).substr(0, 100));
+  };
+  damage("train/cat/11.png"), damage("train/dog/0.png");  // the 2nd cat by name, the 1st dog
+  const Error stops = error_of([&] { open_dataset(source); });
+  EXPECT_TRUE(holds(stops.hint(), "data.bad_samples: skip")) << stops.what();
+  source.set("data.bad_samples", std::string("skip"));
+  const auto set = open_dataset(source);
+  EXPECT_EQ(set->size(Split::kTrain), 60);  // they keep their numbers
+  EXPECT_TRUE(holds(set->statistics(), "\"images_measured\": 58"));
+  const Batch batch = filled(*set, Split::kTrain, {0, 1, 2, 30, 4}, true);
+  EXPECT_EQ(batch.samples, (std::vector<int64_t>{0, kLeftOut, 2, kLeftOut, 4}));
+  EXPECT_TRUE(at::equal(set->raw(Split::kTrain, {0, 2, 4}).images, others.images));
+  const StringList left_out = set->left_out();
+  ASSERT_EQ(left_out.size(), 2u);  // each once, however often it came up
+  EXPECT_EQ(left_out[0].substr(0, 7 + folder.path().size()), "train: " + folder.path());
+  EXPECT_TRUE(holds(left_out[0], "train/cat/11.png at byte 100: the PNG is cut short"));
+  EXPECT_TRUE(holds(left_out[1], "train/dog/0.png at byte 100"));
+  source.set("data.max_bad_samples", int64_t{1});
+  const Error many = error_of([&] { open_dataset(source); });
+  EXPECT_TRUE(holds(many.message(), "2 bad samples")) << many.what();
+  EXPECT_EQ(many.where(), "data.max_bad_samples");
+  // a file that cannot be read at all is no bad sample
+  source.set("data.max_bad_samples", int64_t{10});
+  const auto again = open_dataset(source);
+  std::filesystem::remove(folder.path("train/cat/1.png"));
   EXPECT_TRUE(
-      holds(error_of([&] { open_dataset(source); }).what(), "no .jpg, .jpeg or .png files"));
+      holds(error_of([&] { filled(*again, Split::kTrain, {0}, false); }).what(), "is missing"));
 }
 
 TEST_F(Folder, RefusesAClassThatTrainingDoesNotKnow) {

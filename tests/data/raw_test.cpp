@@ -20,47 +20,77 @@ std::string png_of(int height, int width, const std::string& pixels) {
   return out;
 }
 
-TEST(Raw, TellsFilesByContentNotByName) {
-  TempFolder folder;
-  EXPECT_EQ(raw_kind(folder.write("a.csv", gzip(idx({1, 1, 1}, "a")))), RawKind::kArray);
-  EXPECT_EQ(raw_kind(folder.write("b.csv", npy("|u1", "(1,)", "a"))), RawKind::kArray);
-  EXPECT_EQ(raw_kind(folder.write("c.csv", png_of(1, 1, "a"))), RawKind::kPicture);
-  EXPECT_EQ(raw_kind(folder.write("d.npy", "a,b\n1,2\n")), RawKind::kTable);
-  EXPECT_EQ(raw_kind(folder.path()), RawKind::kFolder);
-  EXPECT_EQ(error_of([&] { raw_kind(folder.path("nowhere")); }).code(), Code::kData);
+std::string bytes_of(const at::Tensor& images) {
+  const at::Tensor whole = images.contiguous();
+  const uint8_t* p = whole.data_ptr<uint8_t>();
+  return {p, p + whole.numel()};
 }
 
-TEST(Raw, ReadsImagesOfSeveralFilesInOrder) {
+TEST(Raw, ReadsImagesOfSeveralFilesInOrderAndTellsThemByContent) {
   TempFolder folder;
   const std::string pixels = noise(5 * 4 * 3);
-  const auto a = folder.write("a", idx({2, 4, 3}, pixels.substr(0, 24)));
-  const auto b = folder.write("b", npy("|u1", "(3, 4, 3, 1)", pixels.substr(24)));
-  const auto c = folder.write("c", png_of(4, 3, pixels.substr(0, 12)));
-  const RawBatch raw = read_raw_images({a, b, c}, {1, 4, 3, 0});
-  ASSERT_EQ(raw.images.sizes(), (at::IntArrayRef{6, 4, 3}));
-  const uint8_t* p = raw.images.data_ptr<uint8_t>();
-  EXPECT_EQ(std::string(p, p + 60), pixels);
-  EXPECT_EQ(std::string(p + 60, p + 72), pixels.substr(0, 12));
-  EXPECT_TRUE(holds(error_of([&] {
-                      read_raw_images({a}, {1, 4, 4, 0});
-                    }).what(),
-                    "The model takes [4, 4, 1]"));
-  EXPECT_TRUE(holds(error_of([&] { read_raw_images({folder.write("t", "a,b\n")}); }).what(),
-                    "neither images"));
+  const auto a = folder.write("a.csv", gzip(idx({2, 4, 3}, pixels.substr(0, 24))));
+  const auto b = folder.write("b.jpg", npy("|u1", "(3, 4, 3, 1)", pixels.substr(24)));
+  const auto c = folder.write("c.npy", png_of(4, 3, pixels.substr(0, 12)));
+  const RawImages raw({a, b, c}, {4, 3, 1, 0});
+  ASSERT_EQ(raw.size(), 6);
+  EXPECT_TRUE(raw.holds_pictures());
+  EXPECT_FALSE(raw.targets().defined());
+  EXPECT_EQ(raw.file(1), a);
+  EXPECT_EQ(raw.file(2), b);
+  EXPECT_EQ(raw.file(5), c);
+  ASSERT_EQ(raw.read(0, 6).sizes(), (at::IntArrayRef{6, 4, 3}));
+  EXPECT_EQ(bytes_of(raw.read(0, 6)), pixels + pixels.substr(0, 12));
+  EXPECT_EQ(bytes_of(raw.read(1, 3)), pixels.substr(12, 24));
+  const auto error = [](const std::vector<std::string>& files, const View& view) {
+    return error_of([&] { RawImages(files, view).read(0, 1); });
+  };
+  EXPECT_TRUE(holds(error({a}, {4, 4, 1, 0}).what(), "The model takes [4, 4, 1]"));
+  EXPECT_TRUE(holds(error({folder.write("t", "a,b\n")}, {4, 4, 1, 0}).what(), "neither images"));
+  EXPECT_TRUE(holds(error({folder.write("u", "GIF89a")}, {4, 4, 1, 0}).what(), "a GIF picture"));
+  EXPECT_TRUE(holds(error({c}, {4, 4, 1, 0}).what(), "trained on arrays of 4 x 4"));
+  EXPECT_TRUE(holds(error({c}, {4, 3, 4, 0}).what(), "the model takes 4"));
 }
 
-TEST(Raw, TakesTargetsFromClassFolders) {
+TEST(Raw, TakesTargetsFromClassFoldersAndPicturesAtAnyDepthWithoutThem) {
   TempFolder folder;
   folder.write("set/no/1.png", png_of(4, 4, noise(16)));
   folder.write("set/yes/1.png", png_of(8, 6, noise(48)));
-  const RawBatch raw = read_raw_images({folder.path("set")}, {1, 4, 4, 4}, {"yes", "no"});
-  EXPECT_EQ(raw.images.sizes(), (at::IntArrayRef{2, 4, 4}));
-  EXPECT_TRUE(at::equal(raw.targets, at::tensor({int64_t{1}, int64_t{0}})));
-  EXPECT_FALSE(read_raw_images({folder.path("set")}, {1, 4, 4, 4}).targets.defined());
+  const View view{4, 4, 1, 4};
+  const RawImages raw({folder.path("set")}, view, {"yes", "no"});
+  EXPECT_EQ(raw.read(0, 2).sizes(), (at::IntArrayRef{2, 4, 4}));
+  EXPECT_TRUE(at::equal(raw.targets(), at::tensor({int64_t{1}, int64_t{0}})));
   EXPECT_TRUE(holds(error_of([&] {
-                      read_raw_images({folder.path("set")}, {1, 4, 4, 4}, {"a", "b"});
+                      RawImages({folder.path("set")}, view, {"a", "b"});
                     }).what(),
                     "none of the model's classes"));
+  // five beside a folder with more are all of them
+  for (int i = 0; i < 5; ++i)
+    folder.write("set/" + std::to_string(i) + ".png", png_of(4, 4, noise(16, i)));
+  folder.write("set/.ipynb_checkpoints/0.png", png_of(4, 4, noise(16)));
+  const RawImages all({folder.path("set")}, view);
+  ASSERT_EQ(all.size(), 7);
+  EXPECT_EQ(all.file(0), folder.path("set/0.png"));
+  EXPECT_EQ(all.file(5), folder.path("set/no/1.png"));
+  EXPECT_FALSE(all.targets().defined());
+  EXPECT_EQ(all.passed_over(), (StringList{"1 passed over, hidden names (.ipynb_checkpoints)"}));
+}
+
+TEST(Raw, LeavesOutBadPicturesWhereItMay) {
+  TempFolder folder;
+  const std::string good = png_of(2, 2, "abcd");
+  const auto a = folder.write("a.png", good), b = folder.write("b.png", good.substr(0, 40)),
+             c = folder.write("c.png", png_of(2, 2, "efgh"));
+  const RawImages raw({a, b, c}, {2, 2, 1, 0});
+  EXPECT_EQ(error_of([&] { raw.read(0, 3); }).where(), b + " at byte 40");
+  std::vector<int64_t> left_out;
+  const at::Tensor images =
+      raw.read(0, 3, [&](int64_t image, const BadPicture&) { left_out.push_back(image); });
+  EXPECT_EQ(left_out, (std::vector<int64_t>{1}));
+  EXPECT_EQ(bytes_of(images), "abcdefgh");
+  // a file that is gone is not bad: elsewhere, or later, it may be there
+  std::filesystem::remove(c);
+  EXPECT_TRUE(holds(error_of([&] { raw.read(0, 3, [](auto...) {}); }).what(), "is missing"));
 }
 
 TEST(Raw, ReadsTablesByColumnName) {
