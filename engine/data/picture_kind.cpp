@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "engine/base/error.h"
+#include "engine/base/what_is.h"
 
 namespace lehr::data {
 namespace {
@@ -53,9 +54,6 @@ constexpr Known kKnown[] = {
     {0,
      "\0\x05\x16\x07"sv,
      {"what macOS notes of a file (AppleDouble)", "Remove it: it holds no data."}},
-    {0,
-     "version https://git-lfs"sv,
-     {"a Git LFS pointer", "The content was not fetched: git lfs pull"}},
     {0, "<!DOCTYPE html"sv, {"a web page", "The download failed: fetch it again."}},
     {0, "<!doctype html"sv, {"a web page", "The download failed: fetch it again."}},
     {0, "<html"sv, {"a web page", "The download failed: fetch it again."}},
@@ -76,6 +74,8 @@ PictureKind kind_of_bytes(const uint8_t* data, size_t size) {
   if (size >= 3 && data[0] == 'P' && data[1] >= '1' && data[1] <= '7' &&
       std::strchr(" \t\r\n", data[2]))
     return picture("a PNM picture");
+  if (const FileKind* other = what_is({reinterpret_cast<const char*>(data), size}))
+    return {other->name, other->remedy};
   return {};
 }
 

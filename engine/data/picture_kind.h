@@ -14,7 +14,7 @@ struct PictureKind {
   bool is_read = false;   // JPEG and PNG
 };
 
-constexpr size_t kKindBytes = 132;  // are enough
+constexpr size_t kKindBytes = 512;  // are enough
 PictureKind kind_of_bytes(const uint8_t* data, size_t size);
 // Throws Error{kData} when the file cannot be read.
 PictureKind kind_of_file(const std::string& path);

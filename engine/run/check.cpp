@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -46,12 +47,13 @@ static int64_t free_bytes(const std::string& folder) {
   return static_cast<int64_t>(stats.f_bavail) * static_cast<int64_t>(stats.f_frsize);
 }
 
-// Samples of one split that raise an error when they are loaded; those that the data set leaves out
-// are not among them.
-static int64_t load_all(const data::Dataset& set, data::Split split, track::Terminal& terminal) {
+// What the samples of one split say that raise an error when they are loaded; those that the data
+// set leaves out are not among them.
+static StringList load_all(const data::Dataset& set, data::Split split, track::Terminal& terminal) {
   constexpr std::chrono::seconds kBetweenLines(10);
   const int64_t size = set.size(split);
-  std::atomic<int64_t> next = 0, failed = 0;
+  std::atomic<int64_t> next = 0;
+  StringList errors;
   std::mutex mutex;
   std::condition_variable ended;
   size_t working = std::max(1u, std::thread::hardware_concurrency());
@@ -60,8 +62,9 @@ static int64_t load_all(const data::Dataset& set, data::Split split, track::Term
     for (int64_t sample; (sample = next++) < size;) try {
         set.fill(split, &sample, 0, 1, /*augment=*/false, 0, 0, one);
       } catch (const Error& error) {
-        ++failed;
         log_warning(error.what());
+        const std::lock_guard lock(mutex);
+        errors.push_back(fmt::format("{}: {}", data::to_string(split), error.what()));
       }
     const std::lock_guard lock(mutex);
     if (--working == 0) ended.notify_one();
@@ -72,7 +75,8 @@ static int64_t load_all(const data::Dataset& set, data::Split split, track::Term
   while (!ended.wait_for(lock, kBetweenLines, [&] { return working == 0; }))
     terminal.print(fmt::format("{}: {} of {} samples loaded", data::to_string(split),
                                std::min<int64_t>(next, size), size));
-  return failed;
+  std::sort(errors.begin(), errors.end());
+  return errors;
 }
 
 SamplesReport check_samples(const std::string& path, const StringList& overrides,
@@ -91,18 +95,21 @@ SamplesReport check_samples(const std::string& path, const StringList& overrides
   const auto set = data::open_dataset(recipe);
   SamplesReport report;
   json out = {{"samples", json::object()}};
-  StringList counts;
-  size_t left_out = 0;
+  StringList counts, bad;
+  int64_t left_out = 0;
   for (auto split : {data::Split::kTrain, data::Split::kValidation, data::Split::kTest}) {
-    const int64_t failed = load_all(*set, split, terminal);
-    const int64_t more = static_cast<int64_t>(set->left_out().size() - left_out);
+    const StringList errors = load_all(*set, split, terminal);
+    bad.insert(bad.end(), errors.begin(), errors.end());
+    const int64_t failed = errors.size(), more = set->left_out().size() - left_out;
     left_out += more;
     report.bad += failed + (most && more <= *most ? 0 : more);
     counts.push_back(
         fmt::format("{} of {} {}", failed + more, set->size(split), data::to_string(split)));
     out["samples"][data::to_string(split)] = set->size(split);
   }
-  out["bad"] = set->left_out();
+  const StringList passed = set->left_out();
+  bad.insert(bad.end(), passed.begin(), passed.end());
+  out["bad"] = bad;
   report.json = out.dump(2);
   report.text = fmt::format(
       "{}: {} samples do not load{}", path, fmt::join(counts, ", "),

@@ -98,7 +98,7 @@ data::View picture_view(const artefact::Artefact& model, const recipe::Recipe& r
 }
 
 recipe::Recipe recipe_of(const artefact::Artefact& model, const std::string& path) {
-  return recipe::Recipe::parse(model.recipe(), path + "/recipe.yaml", {}, all_sections());
+  return recipe::Recipe::parse_stored(model.recipe(), path + "/recipe.yaml", {}, all_sections());
 }
 
 std::string csv_cell(const std::string& text) {

@@ -413,7 +413,6 @@ Step::Step(std::shared_ptr<models::Model> model, const FieldSource& fields,
 Step::~Step() = default;
 
 StepReport Step::take(const std::vector<Batch>& micro, const Aside& aside) {
-  if (micro.empty() && !state_->ranks) throw Error(Code::kInternal, "a step without a batch");
   return state_->take(micro, aside);
 }
 

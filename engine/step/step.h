@@ -54,8 +54,8 @@ class Step {
   Step(std::shared_ptr<models::Model> model, const FieldSource& fields, const StepContext& context);
   ~Step();
   // One update from the micro-batches of one global batch (of each rank: its own part, which may be
-  // empty); normalised by the samples (or class weights) of all of them, so k micro-batches, or k
-  // ranks, give what one batch gives. Throws Error{kNonFinite}
+  // empty; where all are, no weight moves); normalised by the samples (or class weights) of all of
+  // them, so k micro-batches, or k ranks, give what one batch gives. Throws Error{kNonFinite}
   // naming the samples under `non_finite: stop`, before any weight has moved.
   StepReport take(const std::vector<Batch>& micro, const Aside& aside = {});
   // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint
