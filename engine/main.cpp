@@ -48,12 +48,15 @@ CLI::App* verb(CLI::App& app, const char* name, const char* text, const char* ex
   return sub;
 }
 
+// one value per --set, so that the positional is never swallowed
+void takes_overrides(CLI::App* sub, Options& o,
+                     const char* text = "Data that have moved: --set data.train_file=new.csv") {
+  sub->add_option("--set", o.overrides, text)->expected(1)->take_all();
+}
+
 void takes_recipe(CLI::App* sub, Options& o) {
   sub->add_option("recipe", o.recipe, "Recipe file (YAML)")->required();
-  // one value per --set, so that the positional is never swallowed
-  sub->add_option("--set", o.overrides, "Override a field: --set optimizer.lr=3e-4")
-      ->expected(1)
-      ->take_all();
+  takes_overrides(sub, o, "Override a field: --set optimizer.lr=3e-4");
 }
 
 void takes_bad_samples(CLI::App* sub, Options& o) {
@@ -126,7 +129,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   schema->add_flag("--reference", o.reference, "The reference page (Markdown) instead");
 
   auto* recipes = verb(app, "recipes", "List the shipped recipes, or copy one",
-                       "lehr recipes copy mlp my.yaml");
+                       "lehr recipes copy bike_sharing_mlp my.yaml");
   recipes->require_subcommand(1);
   auto* recipes_list = recipes->add_subcommand("list", "List the shipped recipes");
   auto* recipes_copy = recipes->add_subcommand("copy", "Copy a shipped recipe");
@@ -155,6 +158,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   exports->add_option("--format", o.format, "artefact, or huggingface for transformers")
       ->check(CLI::IsMember({"artefact", "huggingface"}));
   exports->add_option("--output", o.output, "New folder")->required();
+  takes_overrides(exports, o);
 
   auto* predict = verb(app, "predict", "Predict with an artefact",
                        "lehr predict model --input images-idx3-ubyte.gz --output out.csv");
@@ -205,6 +209,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   generate->add_option("--seed", generation.sampling.seed, "The same seed gives the same text");
   generate->add_option("--threads", generation.threads, "0: one a core")
       ->check(CLI::Range(0, 1024));
+  takes_overrides(generate, o);
 
   run::TokenizeRequest tokenization;
   auto* tokenize = verb(app, "tokenize", "Make token shards of text files, for data.source: tokens",
@@ -289,7 +294,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     comparing.folder = fmt::format("runs/equivalence-{}", getpid());
     return run::equivalence(comparing, *terminal) ? 0 : static_cast<int>(Code::kRanks);
   } else if (*exports) {
-    run::export_run(o.path, o.output, *terminal, o.format);
+    run::export_run(o.path, o.output, *terminal, o.format, o.overrides);
   } else if (*predict) {
     run::predict(o.path, o.inputs, o.output, o.bad_samples, *terminal);
   } else if (*evaluate) {
@@ -297,6 +302,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   } else if (*inspect) {
     std::cout << run::inspect(o.path, o.json);
   } else if (*generate) {
+    generation.overrides = o.overrides;
     run::generate(generation, [](std::string_view text) { std::cout << text << std::flush; });
     std::cout << "\n";
   } else if (*tokenize) {

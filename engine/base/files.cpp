@@ -142,6 +142,16 @@ void make_folders(const std::string& path) {
   sync_folder(parent_of(path));
 }
 
+bool make_new_folder(const std::string& path) {
+  if (parent_of(path) != path) make_folders(parent_of(path));
+  if (::mkdir(path.c_str(), 0777) != 0) {
+    if (errno == EEXIST) return false;
+    fail("create", path, errno);
+  }
+  sync_folder(parent_of(path));
+  return true;
+}
+
 void remove_tree(const std::string& path) {
   std::error_code error;  // remove_all does not follow symbolic links
   std::filesystem::remove_all(path, error);
@@ -222,33 +232,59 @@ void FileWriter::commit() {
   close_checked(fd, path_);
 }
 
-FolderLock::FolderLock(const std::string& folder) {
+FolderLock::FolderLock(const std::string& folder) : folder_(folder) {
   std::string path = join_path(folder, ".lock");
-  fd_ = open_retrying(path, O_RDWR | O_CREAT, 0666);
-  if (fd_ < 0) fail("open", path, errno);
-  int result;
-  do result = ::flock(fd_, LOCK_EX | LOCK_NB);
-  while (result != 0 && errno == EINTR);
-  int error = result == 0 ? 0 : errno;
-  char pid[32] = {};
-  if (error == EWOULDBLOCK) {
-    ssize_t n = ::pread(fd_, pid, sizeof pid - 1, 0);
+  for (;;) {
+    fd_ = open_retrying(path, O_RDWR | O_CREAT, 0666);
+    if (fd_ < 0) fail("open", path, errno);
+    int result;
+    do result = ::flock(fd_, LOCK_EX | LOCK_NB);
+    while (result != 0 && errno == EINTR);
+    int error = result == 0 ? 0 : errno;
+    if (error == EWOULDBLOCK) {
+      char text[128] = {};  // "pid host"
+      ssize_t n = ::pread(fd_, text, sizeof text - 1, 0);
+      ::close(fd_);
+      std::string holder =
+          n > 0 ? std::string(text).substr(0, std::strcspn(text, "\n")) : "unknown";
+      if (size_t blank = holder.find(' '); blank != std::string::npos)
+        holder = holder.substr(0, blank) + " on " + holder.substr(blank + 1);
+      throw Error(Code::kUsage, "is in use by another process (pid " + holder + ")", folder,
+                  "wait for it, stop it, or choose another folder");
+    }
+    // the holder before may have taken the file away with its folder
+    struct stat held {
+    }, there{};
+    if (!error && ::fstat(fd_, &held) != 0) error = errno;
+    if (!error && (::stat(path.c_str(), &there) != 0 || there.st_ino != held.st_ino)) {
+      ::close(fd_);
+      make_folders(folder);
+      continue;
+    }
+    char host[65] = {};
+    ::gethostname(host, sizeof host - 1);
+    const std::string text = fmt::format("{} {}\n", ::getpid(), host);
+    if (!error && (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, text.data(), text.size(), 0) < 0))
+      error = errno;
+    if (!error) return;
     ::close(fd_);
-    std::string holder = n > 0 ? std::to_string(std::atoll(pid)) : "unknown";
-    throw Error(Code::kUsage, "is in use by another process (pid " + holder + ")", folder,
-                "wait for it, stop it, or choose another folder");
-  }
-  if (!error) {
-    std::string text = std::to_string(::getpid()) + "\n";
-    if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, text.data(), text.size(), 0) < 0) error = errno;
-  }
-  if (error) {
-    ::close(fd_);
+    if (error == ENOSYS || error == EOPNOTSUPP || error == ENOLCK)
+      throw Error(Code::kData,
+                  fmt::format("this file system has no flock: {}", std::strerror(error)), path,
+                  "mount it with flock (Lustre: -o flock), or write to another one");
     fail("lock", path, error);
   }
 }
 
 // the file stays: removing it would let two processes lock two files of one name
 FolderLock::~FolderLock() { ::close(fd_); }
+
+// while it is held: who waits for it sees that the file is another one
+void FolderLock::remove_empty_folder() {
+  for (const auto& name : list_folder(folder_))
+    if (name != ".lock") return;
+  ::unlink(join_path(folder_, ".lock").c_str());
+  ::rmdir(folder_.c_str());
+}
 
 }  // namespace lehr

@@ -20,8 +20,9 @@ void sync_folder(const std::string& path);  // fsync of a directory
 void rename_durably(const std::string& from, const std::string& to);
 std::string unique_id();  // 16 random hex digits, for names that nobody else takes
 bool file_exists(const std::string& path);
-void make_folders(const std::string& path);  // mkdir -p; durable, like a file's name
-void remove_tree(const std::string& path);   // rm -rf, absent is fine
+void make_folders(const std::string& path);     // mkdir -p; durable, like a file's name
+bool make_new_folder(const std::string& path);  // the same; false: it was there already
+void remove_tree(const std::string& path);      // rm -rf, absent is fine
 std::vector<std::string> list_folder(const std::string& path);      // names, sorted; {} when absent
 std::string join_path(const std::string& a, const std::string& b);  // b when b is absolute
 
@@ -45,15 +46,18 @@ class FileWriter {
 };
 
 // flock on FOLDER/.lock for the life of the object. Throws Error{kUsage} naming the holder's pid
-// when another process holds it; the lock dies with its process, so it is never stale.
+// and host when another process holds it; the lock dies with its process, so it is never stale.
 class FolderLock {
  public:
   explicit FolderLock(const std::string& folder);
   ~FolderLock();
+  // Takes away the lock's file and then the folder, where nothing else is in it.
+  void remove_empty_folder();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
+  std::string folder_;
   int fd_ = -1;
 };
 

@@ -22,8 +22,8 @@ struct Place {
 };
 
 // The innermost launcher wins (torchrun inside srun is the usual case). One rank when there is
-// none. Throws Error{kRanks} when some of a launcher's variables are missing or make no sense,
-// naming them.
+// none. Throws Error{kUsage} when some of a launcher's variables are missing or make no sense,
+// naming them with their values.
 //   Lehr, torchrun, PyTorchJob: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 //     LOCAL_WORLD_SIZE (pytorch.org/docs/stable/elastic/run.html)
 //   TrainJob: PET_{NODE_RANK,NNODES,NPROC_PER_NODE,MASTER_ADDR,MASTER_PORT}, of a pod, hence

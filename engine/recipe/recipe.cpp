@@ -135,28 +135,40 @@ bool Recipe::was_set(const std::string& key) const {
 
 const Value& Recipe::value(const std::string& key) const { return state_->active(key).value; }
 
-std::vector<std::string> Recipe::differences(const Recipe& other, bool exact_only) const {
-  std::vector<std::string> lines;
+std::vector<Difference> Recipe::differences(const Recipe& later) const {
+  std::vector<Difference> list;
   auto active = [](const Slot* slot) {
     return slot && slot->state == Slot::State::kActive ? slot : nullptr;
   };
   auto text = [](const Slot* slot) {
     return slot ? flow_text(*to_node(slot->printed)) : std::string("(none)");
   };
-  auto compare = [&](const Slot* mine, const Slot* theirs) {
-    if (mine && theirs && mine->printed == theirs->printed) return;
-    bool exact = (mine && mine->field->exact) || (theirs && theirs->field->exact);
-    if (exact_only && !exact) return;
-    lines.push_back(
-        fmt::format("{}: {} -> {}", (mine ? mine : theirs)->key, text(mine), text(theirs)));
+  auto compare = [&](const Slot* before, const Slot* after) {
+    if (before && after && before->printed == after->printed) return;
+    const Slot& one = before ? *before : *after;
+    bool exact = (before && before->field->exact) || (after && after->field->exact);
+    list.push_back({one.key, text(before), text(after), exact, is_path(one.field->type)});
   };
   for (const auto& slot : state_->slots.list) {
-    if (active(&slot)) compare(&slot, active(other.state_->slots.find(slot.key)));
+    if (active(&slot)) compare(&slot, active(later.state_->slots.find(slot.key)));
   }
-  for (const auto& slot : other.state_->slots.list) {
+  for (const auto& slot : later.state_->slots.list) {
     if (active(&slot) && !active(state_->slots.find(slot.key))) compare(nullptr, &slot);
   }
-  return lines;
+  return list;
+}
+
+StringList Recipe::paths(const std::string& section) const {
+  StringList found;
+  for (const auto& slot : state_->slots.list) {
+    if (slot.section != section || slot.state != Slot::State::kActive) continue;
+    if (!is_path(slot.field->type)) continue;
+    if (const auto* one = std::get_if<std::string>(&slot.value)) found.push_back(*one);
+    if (const auto* more = std::get_if<StringList>(&slot.value))
+      found.insert(found.end(), more->begin(), more->end());
+  }
+  std::erase(found, "");
+  return found;
 }
 
 void Recipe::fill(const Section& section, void* object) const {

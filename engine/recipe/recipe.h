@@ -15,6 +15,14 @@ namespace lehr::recipe {
 // Merges sections of the same name (fields are concatenated; texts: the first non-empty one).
 std::vector<Section> merge(const std::vector<Section>& sections);
 
+// A field that is not the same in two recipes; "(none)" for one that is not in use.
+struct Difference {
+  std::string key, before, after;
+  bool exact = true;     // Field::exact
+  bool is_path = false;  // relative ones are compared from their recipe's folder
+  std::string text() const { return key + ": " + before + " -> " + after; }
+};
+
 class Recipe : public FieldSource {
  public:
   // Reads `path` with everything it extends, applies overrides ("optimizer.lr=3e-4"), resolves
@@ -51,10 +59,10 @@ class Recipe : public FieldSource {
   // Of an active field. Paths open from the working directory: a relative one was joined with the
   // folder of the file that it is written in; one equal to its default stays as it is.
   const Value& value(const std::string& key) const;
-  // Fields that differ between this and another resolved recipe: "optimizer.lr: 0.1 -> 0.2", with
-  // "(none)" for one that is not in use.
-  // `exact_only`: only those whose change breaks exactness (Field::exact).
-  std::vector<std::string> differences(const Recipe& other, bool exact_only) const;
+  // Fields that are others in `later`.
+  std::vector<Difference> differences(const Recipe& later) const;
+  // What the path fields in use of a section hold, as value() does: those that are not empty.
+  StringList paths(const std::string& section) const;
 
  protected:
   void fill(const Section& section, void* object) const override;

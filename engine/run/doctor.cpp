@@ -10,8 +10,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <thread>
 
+#include "engine/base/cores.h"
 #include "engine/base/device.h"
 #include "engine/base/error.h"
 #include "engine/dist/launcher.h"
@@ -95,7 +95,7 @@ Json gather() {
 
   report["cpu"] = {{"model", proc_value("/proc/cpuinfo", "model name")},
                    {"capability", at::get_cpu_capability()},
-                   {"cores", std::thread::hardware_concurrency()},
+                   {"cores", usable_cores()},
                    {"threads", at::get_num_threads()}};
   report["memory"] = {{"total_bytes", memory_bytes("MemTotal")},
                       {"free_bytes", memory_bytes("MemAvailable")},

@@ -45,10 +45,7 @@ void evaluate_text(const std::string& path, const std::vector<std::string>& file
                    track::Terminal& terminal) {
   const json facts = json::parse(artefact::verify_folder(path).facts);
   const std::string recipe_path = join_path(path, artefact::kRecipeName);
-  Parts parts{recipe::Recipe::parse(read_file(recipe_path), recipe_path, {}, all_sections()),
-              nullptr,
-              {},
-              {}};
+  Parts parts{stored_recipe(read_file(recipe_path), recipe_path), nullptr, {}, {}};
   settle_numerics(parts.recipe.get<TrainingFields>());
   data::TestText text;
   text.paths = files;

@@ -11,6 +11,12 @@
 namespace lehr::run {
 
 using nlohmann::json;
+namespace fs = std::filesystem;
+
+// links followed, so that `..` means what it will mean after a move
+static fs::path real(const std::string& folder) {
+  return fs::weakly_canonical(fs::absolute(folder.empty() ? "." : folder));
+}
 
 static json number(const std::optional<double>& value) {
   return value ? json(*value) : json(nullptr);
@@ -27,31 +33,31 @@ Surroundings surroundings(const std::string& device, int64_t threads,
 }
 
 std::string facts_json(const Progress& p, const Surroundings& around,
-                       const std::string& step_scalars, const std::string& recipe_folder) {
-  json facts = {
-      {"progress",
-       {{"train_seconds", p.train_seconds},
-        {"best", number(p.best)},
-        {"best_step", p.best_step},
-        {"bad_evaluations", p.bad_evaluations},
-        {"evaluated_step", p.evaluated_step},
-        {"ended_early", p.ended_early},
-        {"interval_loss", p.interval_loss},
-        {"interval_samples", p.interval_samples}}},
-      {"surroundings",
-       {{"build", around.build},
-        {"device", around.device},
-        {"cpu_capability", around.cpu_capability},
-        {"data", around.data},
-        {"threads", around.threads},
-        {"world", around.world},
-        {"vocabulary", around.vocabulary}}},
-      {"optimizer", json::parse(step_scalars)},
-      {"recipe_folder", std::filesystem::absolute(recipe_folder.empty() ? "." : recipe_folder)
-                            .lexically_normal()
-                            .string()},
-      {"step", p.step},
-      {"samples", p.samples}};
+                       const std::string& step_scalars, const std::string& recipe_folder,
+                       const std::string& run_folder) {
+  const fs::path folder = real(recipe_folder);
+  json facts = {{"progress",
+                 {{"train_seconds", p.train_seconds},
+                  {"best", number(p.best)},
+                  {"best_step", p.best_step},
+                  {"bad_evaluations", p.bad_evaluations},
+                  {"evaluated_step", p.evaluated_step},
+                  {"ended_early", p.ended_early},
+                  {"interval_loss", p.interval_loss},
+                  {"interval_samples", p.interval_samples}}},
+                {"surroundings",
+                 {{"build", around.build},
+                  {"device", around.device},
+                  {"cpu_capability", around.cpu_capability},
+                  {"data", around.data},
+                  {"threads", around.threads},
+                  {"world", around.world},
+                  {"vocabulary", around.vocabulary}}},
+                {"optimizer", json::parse(step_scalars)},
+                {"recipe_folder", folder.string()},
+                {"recipe_folder_from_run", folder.lexically_relative(real(run_folder)).string()},
+                {"step", p.step},
+                {"samples", p.samples}};
   if (p.monitor) facts["monitor"] = *p.monitor;
   return facts.dump();
 }
@@ -74,16 +80,20 @@ Progress progress_of(const std::string& text) {
   return p;
 }
 
-std::string recipe_folder_of(const std::string& text) {
-  return json::parse(text).at("recipe_folder");
+std::vector<std::string> recipe_folders_of(const std::string& text, const std::string& run_folder) {
+  const json facts = json::parse(text);
+  std::vector<std::string> folders;
+  if (const std::string there = facts.value("recipe_folder_from_run", ""); !there.empty())
+    folders.push_back((real(run_folder) / there).lexically_normal().string());
+  folders.push_back(facts.at("recipe_folder"));
+  return folders;
 }
 
-int64_t world_of(const std::string& text) {
-  return json::parse(text).at("surroundings").at("world");
-}
-
-int64_t vocabulary_of(const std::string& text) {
-  return json::parse(text).at("surroundings").value("vocabulary", int64_t{0});
+Surroundings surroundings_of(const std::string& text) {
+  const json then = json::parse(text).at("surroundings");
+  return {
+      then.at("build"),   then.at("device"), then.at("cpu_capability"),           then.at("data"),
+      then.at("threads"), then.at("world"),  then.value("vocabulary", int64_t{0})};
 }
 
 std::string step_scalars_of(const std::string& text) {
@@ -93,19 +103,24 @@ std::string step_scalars_of(const std::string& text) {
 std::vector<std::string> differences(const std::string& text, const Surroundings& now,
                                      const recipe::Recipe& then_recipe,
                                      const recipe::Recipe& now_recipe) {
-  const json facts = json::parse(text);
-  const json& then = facts.at("surroundings");
-  std::vector<std::string> lines = now_recipe.differences(then_recipe, /*exact_only=*/true);
-  auto compare = [&](const char* key, const auto& value) {
-    if (then.at(key) != json(value))
-      lines.push_back(
-          fmt::format("{}: {} then, {} now", key, then.at(key).dump(), json(value).dump()));
+  const Surroundings then = surroundings_of(text);
+  std::vector<std::string> lines;
+  for (const auto& field : then_recipe.differences(now_recipe)) {
+    // what these come to is compared below: the data's bytes, the device, the threads that decide
+    const bool data_path = field.is_path && field.key.starts_with("data.");
+    const bool below =
+        data_path || field.key == "training.device" || field.key == "training.threads";
+    if (field.exact && !below) lines.push_back(field.text());
+  }
+  auto compare = [&](const char* key, const auto& before, const auto& after) {
+    if (before != after) lines.push_back(fmt::format("{}: {} then, {} now", key, before, after));
   };
-  compare("build", now.build);
-  compare("device", now.device);
-  compare("cpu_capability", now.cpu_capability);
-  compare("data", now.data);
-  compare("threads", now.threads);
+  compare("build", then.build, now.build);
+  compare("device", then.device, now.device);
+  compare("data", then.data, now.data);
+  if (now.device != "cpu") return lines;
+  compare("cpu_capability", then.cpu_capability, now.cpu_capability);
+  compare("threads", then.threads, now.threads);
   return lines;
 }
 

@@ -28,21 +28,24 @@ struct Progress {
 struct Surroundings {
   std::string build, device, cpu_capability, data;
   int64_t threads = 1, world = 1;
-  int64_t vocabulary = 0;  // of a language model: its logits; 0 of others
+  // of a language model: its logits; 0 of others, and where an earlier release did not say so
+  int64_t vocabulary = 0;
 };
 Surroundings surroundings(const std::string& device, int64_t threads,
                           const std::string& data_fingerprint, int64_t world = 1);
 
-// `recipe_folder`: where the relative paths of the stored recipe start.
+// `recipe_folder`: where the relative paths of the stored recipe start; kept as it is and as seen
+// from the run's folder, so that a project may be moved.
 std::string facts_json(const Progress& progress, const Surroundings& around,
-                       const std::string& step_scalars, const std::string& recipe_folder);
-std::string recipe_folder_of(const std::string& facts_json);
+                       const std::string& step_scalars, const std::string& recipe_folder,
+                       const std::string& run_folder);
+// Where it may be now, the likelier one first, for a run that lies in `run_folder`.
+std::vector<std::string> recipe_folders_of(const std::string& facts_json,
+                                           const std::string& run_folder);
+// What they were when the checkpoint was made.
+Surroundings surroundings_of(const std::string& facts_json);
 Progress progress_of(const std::string& facts_json);
 std::string step_scalars_of(const std::string& facts_json);
-// The logits of the language model that it is of; 0: it is of another model, or does not say so.
-int64_t vocabulary_of(const std::string& facts_json);
-// Ranks that trained until then.
-int64_t world_of(const std::string& facts_json);
 // One line for each thing that breaks exactness: "threads: 2 then, 4 now". The number of ranks is
 // not among them: the samples go on exactly, and the loop says what becomes of the bits.
 std::vector<std::string> differences(const std::string& facts_json, const Surroundings& now,

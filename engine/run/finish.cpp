@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
@@ -117,10 +119,11 @@ static json results_json(const Evaluation& evaluation) {
   return values;
 }
 
-// the weights that export.weights names, in the live model; returns the step that they are of
+// the weights that export.weights names, in the live model; returns the step that they are of.
+// `must_have`: throws where the best ones are gone, else the last ones stay
 static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& checkpoints,
                               const NamedTensors& averaged, const Progress& progress,
-                              models::Model& model) {
+                              models::Model& model, bool must_have) {
   const std::string which = recipe.get<artefact::ExportFields>().weights;
   at::NoGradGuard no_grad;
   if (which == "ema") {
@@ -136,9 +139,11 @@ static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& c
       checkpoint::restore(*checkpoint::load(entry.path).shards.at("weights"), weights_of(model));
       return entry.step;
     }
-  throw Error(Code::kCheckpoint,
-              fmt::format("the best checkpoint, step {}, is gone", progress.best_step), checkpoints,
-              "set export.weights: last, or raise checkpoint.keep_best_k");
+  const std::string gone = fmt::format("the best checkpoint, step {}, is gone", progress.best_step);
+  if (must_have) throw Error(Code::kCheckpoint, gone, checkpoints, "add --set export.weights=last");
+  log_warning(
+      fmt::format("{}: {}; the weights of step {} are exported", checkpoints, gone, progress.step));
+  return progress.step;
 }
 
 // publishes ARTEFACT of the model's present weights
@@ -163,7 +168,7 @@ void finish_run(Finished& f, track::Terminal& terminal) {
                   {"train_seconds", f.progress.train_seconds},
                   {"checkpoint_blocked_seconds", f.blocked_s}};
   const int64_t step =
-      choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model);
+      choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model, false);
   metrics["weights_of_step"] = step;
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (f.parts.dataset->size(split) == 0) continue;
@@ -186,18 +191,92 @@ void finish_run(Finished& f, track::Terminal& terminal) {
   report.summary_json = metrics.dump();
   report.metrics_path = f.folder.file("metrics.jsonl");
   track::write_report(f.folder.file("report.html"), report);
+  metrics["reason"] = f.reason;
+  metrics["data"] = f.parts.dataset->info().fingerprint;
   mark_finished(f.folder, metrics.dump(2) + "\n");
-  terminal.print(fmt::format("finished in {:.1f} s of training; everything is in {}",
-                             f.progress.train_seconds, f.folder.path));
+  terminal.print(fmt::format("finished in {:.1f} s of training, by {}; everything is in {}",
+                             f.progress.train_seconds, f.reason, f.folder.path));
 }
 
-Reopened reopen(const std::string& source) {
+std::string nothing_more(const RunFolder& folder, const recipe::Recipe& recipe) {
+  const json results = json::parse(read_file(folder.file("finished.json")));
+  const std::string reason = results.value("reason", "an earlier release");
+  const std::string file = folder.file("recipe.yaml");
+  std::vector<std::string> asked, unheeded;
+  for (const auto& change :
+       stored_recipe(read_file(file), file, {}, recipe.folder()).differences(recipe)) {
+    // of the free fields the one that has ended it
+    const bool ended_it = change.key == reason || (reason.starts_with("early_stopping.") &&
+                                                   change.key.starts_with("early_stopping."));
+    (change.exact || ended_it ? asked : unheeded).push_back(change.text());
+  }
+  if (asked.empty() && results.contains("data"))
+    if (const auto now = data::open_dataset(recipe)->info().fingerprint; now != results["data"])
+      asked.push_back(
+          fmt::format("data: {} then, {} now", results["data"].get<std::string>(), now));
+  if (!asked.empty())
+    throw Error(
+        Code::kUsage,
+        fmt::format("this run is finished (by {}), and something else is asked of it:\n  {}",
+                    reason, fmt::join(asked, "\n  ")),
+        folder.path,
+        fmt::format("--run NEW begins another run, --fresh without --run too; with --set "
+                    "model.init_from={0} it starts from these weights, with --set "
+                    "checkpoint.resume={0} --allow-approximate-resume it goes on from all of this",
+                    folder.path));
+  std::string line = fmt::format(
+      "{} is finished (by {}); --fresh begins another run of this recipe", folder.path, reason);
+  if (!unheeded.empty())
+    line += fmt::format(
+        "\n  without effect on it: {}; lehr export {} --output NEW --set FIELD=VALUE "
+        "makes another artefact",
+        fmt::join(unheeded, ", "), folder.path);
+  return line;
+}
+
+// The recipe of a checkpoint, with its paths where things lie now: a project may have been moved
+// with its data, or a run out of its project.
+static recipe::Recipe recipe_of(const checkpoint::Loaded& loaded,
+                                const std::vector<std::string>& overrides) {
+  const std::string origin = loaded.path + "/recipe.yaml", &text = loaded.texts.at("recipe.yaml");
+  const std::string run = join_path(loaded.path, "../..");
+  std::string missing;
+  for (const auto& folder : recipe_folders_of(loaded.facts, run)) {
+    const auto recipe = stored_recipe(text, origin, overrides, folder);
+    const auto paths = recipe.paths("data");
+    const auto gone = std::find_if_not(paths.begin(), paths.end(), file_exists);
+    if (gone == paths.end()) {
+      for (const auto& change : stored_recipe(text, origin, {}, folder).differences(recipe))
+        if (change.exact && !(change.is_path && change.key.starts_with("data.")))
+          throw Error(Code::kUsage, "this cannot be changed after training: " + change.text(),
+                      "--set", "paths of data can, and fields that are free to change");
+      return recipe;
+    }
+    missing += (missing.empty() ? "" : ", nor ") + *gone;
+  }
+  throw Error(Code::kData, "the data of this run are not there: " + missing, loaded.path,
+              "add --set data.train_file=FILE, or what else of its data has moved");
+}
+
+// Other data would give the model another preprocessing than it was trained with.
+static void require_same_data(const checkpoint::Loaded& loaded, const data::DataInfo& info) {
+  const Surroundings then = surroundings_of(loaded.facts);
+  if (then.data == info.fingerprint) return;
+  const std::string what = "the data are not those that this model was trained on";
+  // another release may take the fingerprint otherwise
+  if (then.build == build_stamp())
+    throw Error(Code::kData, what, loaded.path,
+                "put them back, or name a copy with --set data....");
+  log_warning(loaded.path + ": " + what + ", or this release sees them otherwise");
+}
+
+Reopened reopen(const std::string& source, const std::vector<std::string>& overrides) {
   checkpoint::Loaded loaded = load_from(source);
-  const auto recipe =
-      recipe::Recipe::parse(loaded.texts.at("recipe.yaml"), loaded.path + "/recipe.yaml", {},
-                            all_sections(), recipe_folder_of(loaded.facts));
+  const auto recipe = recipe_of(loaded, overrides);
   Reopened run;
-  run.parts = std::make_shared<Parts>(open_parts(recipe, 1, vocabulary_of(loaded.facts)));
+  run.parts =
+      std::make_shared<Parts>(open_parts(recipe, 1, surroundings_of(loaded.facts).vocabulary));
+  require_same_data(loaded, run.parts->dataset->info());
   run.checkpoint = loaded.path;
   auto model = run.model = models::make_model(recipe, run.parts->context);
   checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
@@ -213,7 +292,7 @@ Reopened reopen(const std::string& source) {
       for (auto& average : averaged) average.name = average.name.substr(4);
     }
     run.step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,
-                              progress_of(loaded.facts), *model);
+                              progress_of(loaded.facts), *model, true);
   }
   return run;
 }
@@ -263,7 +342,7 @@ static void export_pretrained(const std::string& folder, const std::string& outp
 }
 
 void export_run(const std::string& source, const std::string& output, track::Terminal& terminal,
-                const std::string& format) {
+                const std::string& format, const std::vector<std::string>& overrides) {
   if (file_exists(output))
     throw Error(Code::kUsage, "the output exists already", output,
                 "name a new folder, or remove this one");
@@ -275,7 +354,7 @@ void export_run(const std::string& source, const std::string& output, track::Ter
     return;
   }
   if (format == "huggingface") {
-    const Reopened run = reopen(source);
+    const Reopened run = reopen(source, overrides);
     const auto* model = dynamic_cast<const models::LanguageModel*>(run.model.get());
     if (!model)
       throw Error(Code::kUsage, "this run's model is no language model", source,
@@ -285,7 +364,7 @@ void export_run(const std::string& source, const std::string& output, track::Ter
     terminal.print("Hugging Face folder: " + output);
     return;
   }
-  const Reopened run = reopen(source);
+  const Reopened run = reopen(source, overrides);
   Parts& parts = *run.parts;
   json metrics = {{"weights_of_step", run.step}};
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {

@@ -42,10 +42,15 @@ struct Finished {
   Progress progress;
   double blocked_s;
   DeviceRuntime* device;
+  std::string reason;  // the field that ended it: "training.max_steps"
 };
 // Loads the weights that export.weights names, evaluates the test split, writes metrics.json, the
 // artefact, report.html and finished.json.
 void finish_run(Finished& finished, track::Terminal& terminal);
+
+// Of a finished run that `recipe` asks for again: a line that says so. Throws Error{kUsage} with
+// what differs where it asks for something else: other steps, another model, other data.
+std::string nothing_more(const RunFolder& folder, const recipe::Recipe& recipe);
 
 // The model of a run folder (with the weights that its recipe exports) or of a checkpoint folder,
 // on the CPU, with its data.
@@ -55,7 +60,8 @@ struct Reopened {
   int64_t step = 0;  // that the weights are of
   std::string checkpoint;
 };
-Reopened reopen(const std::string& source);
+// `overrides` ("data.train_file=x") of paths of data and of fields that are free to change.
+Reopened reopen(const std::string& source, const std::vector<std::string>& overrides = {});
 // The model of a Hugging Face folder, on the CPU, which holds no run of ours. Throws
 // Error{kCheckpoint} naming what is missing, unknown or does not fit together.
 struct Pretrained {
@@ -68,6 +74,7 @@ Pretrained open_pretrained(const std::string& folder);
 // Makes an artefact of a run folder, a checkpoint folder or a Hugging Face folder; or, with the
 // format `huggingface`, a Hugging Face folder of one of the first two.
 void export_run(const std::string& source, const std::string& output, track::Terminal& terminal,
-                const std::string& format = "artefact");
+                const std::string& format = "artefact",
+                const std::vector<std::string>& overrides = {});
 
 }  // namespace lehr::run

@@ -6,8 +6,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
+#include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/what_is.h"
@@ -75,7 +75,7 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
   std::string prompt = request.prompt;
   if (!request.prompt_file.empty())
     prompt = plain_text(read_file(request.prompt_file, kPromptLimit), request.prompt_file);
-  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  const int64_t cores = usable_cores();
   at::set_num_threads(static_cast<int>(request.threads > 0 ? request.threads : cores));
 
   std::shared_ptr<const data::Tokenizer> tokenizer;
@@ -110,7 +110,7 @@ void generate(const GenerateRequest& request, const std::function<void(std::stri
     ends = artefact::huggingface_ends(request.source);
     generate_with(pretrained.shape.positions, pretrained.tokenizer);
   } else {
-    run = reopen(request.source);
+    run = reopen(request.source, request.overrides);
     model = std::dynamic_pointer_cast<models::LanguageModel>(run.model);
     if (model == nullptr)
       throw Error(Code::kUsage, "this run's model is no language model", request.source,

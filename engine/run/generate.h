@@ -16,7 +16,8 @@ struct GenerateRequest {
   std::string prompt, prompt_file;
   int64_t tokens = 200;  // new ones, fewer when the model ends its text
   artefact::Sampling sampling;
-  int64_t threads = 0;  // 0: every core
+  int64_t threads = 0;                 // 0: every core
+  std::vector<std::string> overrides;  // of a run: where its data lie now
 };
 // Hands the prompt and then each token's bytes to `write`; a character may come in two pieces. The
 // text ends where the model ends it: with the tokenizer's end-of-text, or with what a Hugging Face

@@ -35,12 +35,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr auto kBeat = Milliseconds(100);    // between two signs of life
-constexpr auto kFold = Milliseconds(100);    // how long a line waits for the same of another rank
-constexpr auto kCauses = Milliseconds(300);  // after a failure, until its cause is chosen
-constexpr auto kLeave = Milliseconds(2000);  // for the others to end by themselves
-constexpr auto kWake = Milliseconds(1000);   // after SIGCONT
-constexpr int kFruitless = 3;                // restarts without a committed step
+constexpr auto kBeat = Milliseconds(100);     // between two signs of life
+constexpr auto kFold = Milliseconds(100);     // how long a line waits for the same of another rank
+constexpr auto kCauses = Milliseconds(300);   // after a failure, until its cause is chosen
+constexpr auto kLeave = Milliseconds(2000);   // for the others to end by themselves
+constexpr auto kWake = Milliseconds(1000);    // after SIGCONT
+const std::string kIncurable = "-incurable";  // beside the file of a rank's error
+constexpr int kFruitless = 3;                 // restarts without a committed step
 
 double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
@@ -75,6 +76,7 @@ class Shared {
   std::string error(int rank) const {
     return file_exists(error_file(rank)) ? read_file(error_file(rank), 1 << 16) : "";
   }
+  bool is_incurable(int rank) const { return file_exists(error_file(rank) + kIncurable); }
   std::string run_folder() const {
     return file_exists(folder_file()) ? read_file(folder_file(), 1 << 12) : "";
   }
@@ -369,6 +371,7 @@ class Family {
         break;
       case Code::kInternal:
       case Code::kCheckpoint:
+        curable_ = !shared_.is_incurable(chosen);
         break;
       default:  // a signal, a lost rank, a library that ends the process in its own way
         code_ = Code::kRanks;
@@ -506,6 +509,10 @@ Heartbeat::~Heartbeat() {
 
 void tell_launcher_folder(const std::string& folder) {
   if (const char* file = std::getenv("LEHR_FOLDER_FILE")) std::ofstream(file) << folder;
+}
+
+void tell_launcher_incurable() {
+  if (const char* file = std::getenv("LEHR_ERROR_FILE")) std::ofstream(file + kIncurable) << "1";
 }
 
 void tell_launcher_error(const std::string& message) {

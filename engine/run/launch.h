@@ -52,6 +52,8 @@ class Heartbeat {
 };
 // Tells a launcher where checkpoints are.
 void tell_launcher_folder(const std::string& folder);
+// That the failure that is under way is none that a restart cures.
+void tell_launcher_incurable();
 // Writes what ended this process where its launcher looks: LEHR_ERROR_FILE, and
 // TORCHELASTIC_ERROR_FILE in torchrun's form.
 void tell_launcher_error(const std::string& message);

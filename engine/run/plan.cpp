@@ -3,12 +3,14 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
-#include <thread>
 
+#include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/fields.h"
 #include "engine/data/tokenizer.h"
@@ -199,9 +201,8 @@ std::string choose_device(const TrainingFields& training, DeviceRuntime** runtim
 }
 
 int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here) {
-  int64_t threads = training.threads > 0
-                        ? training.threads
-                        : std::max<int64_t>(1, std::thread::hardware_concurrency() / ranks_here);
+  int64_t threads =
+      training.threads > 0 ? training.threads : std::max<int64_t>(1, usable_cores() / ranks_here);
   at::set_num_threads(static_cast<int>(threads));
   auto& context = at::globalContext();
   if (training.deterministic) {
@@ -211,6 +212,16 @@ int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here) {
     context.setDeterministicFillUninitializedMemory(false);
   }
   return threads;
+}
+
+recipe::Recipe stored_recipe(const std::string& text, const std::string& origin,
+                             const std::vector<std::string>& overrides,
+                             const std::optional<std::string>& folder) {
+  auto recipe = recipe::Recipe::parse_stored(text, origin, overrides, all_sections(), folder);
+  if (!recipe.left_out().empty())
+    log_warning(fmt::format("{} is of an earlier release; left out of it: {}", origin,
+                            fmt::join(recipe.left_out(), ", ")));
+  return recipe;
 }
 
 recipe::Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {

@@ -49,6 +49,11 @@ std::string choose_device(const TrainingFields& training, DeviceRuntime** runtim
 // node.
 int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here = 1);
 
+// A recipe that a checkpoint, run or artefact holds, of this release or another; what of it is gone
+// is warned of. `folder` is where its relative paths start, `origin` the file's name in errors.
+recipe::Recipe stored_recipe(const std::string& text, const std::string& origin,
+                             const std::vector<std::string>& overrides = {},
+                             const std::optional<std::string>& folder = std::nullopt);
 recipe::Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides);
 
 }  // namespace lehr::run

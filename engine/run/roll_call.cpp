@@ -10,8 +10,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <thread>
 
+#include "engine/base/cores.h"
 #include "engine/base/device.h"
 #include "engine/base/error.h"
 
@@ -68,8 +68,8 @@ std::string listed(const std::vector<int>& ranks) {
 
 // Every rank's time of the same products at the same time, as in training.
 double product_ms(const dist::Place& place) {
-  at::set_num_threads(std::max(
-      1, static_cast<int>(std::thread::hardware_concurrency()) / std::max(1, place.local_size)));
+  at::set_num_threads(
+      std::max(1, static_cast<int>(usable_cores()) / std::max(1, place.local_size)));
   const at::Tensor a = at::ones({kSide, kSide}), b = at::ones({kSide, kSide});
   at::Tensor c = at::mm(a, b);  // warms up
   std::vector<double> times;
@@ -191,7 +191,7 @@ class Call {
   void present(dist::World& world) {
     const auto all = gather(world, {{"rank", world.rank()},
                                     {"host", host_name()},
-                                    {"cores", std::thread::hardware_concurrency()},
+                                    {"cores", usable_cores()},
                                     {"build", build_stamp()}});
     report_["ranks"] = all;
     std::map<std::string, std::vector<int>> builds;

@@ -1,16 +1,22 @@
 #include "engine/run/run_folder.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/run/fields.h"
+#include "engine/run/plan.h"
 
 namespace lehr::run {
 namespace {
+
+namespace fs = std::filesystem;
 
 // number behind "name-", or -1
 int64_t number_of(const std::string& folder, const std::string& name) {
@@ -21,54 +27,112 @@ int64_t number_of(const std::string& folder, const std::string& name) {
   return std::strtoll(digits.c_str(), nullptr, 10);
 }
 
-RunFolder enter(const std::string& path) {
-  make_folders(path);
+RunFolder enter(const std::string& path, bool made) {
   RunFolder folder;
   folder.path = path;
+  folder.made = made;
   folder.lock = std::make_unique<FolderLock>(path);
   folder.resumes = file_exists(folder.file("recipe.yaml"));
   folder.finished = file_exists(folder.file("finished.json"));
   return folder;
 }
 
+// What the run in `path` would have to change to be one of `recipe`; nullopt where none has begun.
+std::optional<std::vector<recipe::Difference>> changes_of(const std::string& path,
+                                                          const recipe::Recipe& recipe) {
+  const std::string file = join_path(path, "recipe.yaml");
+  if (!file_exists(file)) return std::nullopt;
+  const std::string text = read_file(file, 1 << 22);
+  if (text == recipe.resolved()) return std::vector<recipe::Difference>();
+  try {
+    return stored_recipe(text, file, {}, recipe.folder()).differences(recipe);
+  } catch (const Error& error) {
+    log_warning(fmt::format("this run is passed over: {}", error.what()));
+    return std::nullopt;
+  }
+}
+
+// "lr-1 is unfinished at step 20 and differs in ...": what a user may have meant by this recipe.
+std::string unfinished(const std::string& path, const std::vector<recipe::Difference>& changes) {
+  const auto saved = checkpoint::list(join_path(path, "checkpoints"));
+  if (saved.empty()) return "";
+  std::vector<std::string> lines;
+  for (const auto& change : changes)
+    if (change.exact) lines.push_back(change.text());
+  const size_t more = lines.size() > 5 ? lines.size() - 5 : 0;
+  lines.resize(lines.size() - more);
+  if (more > 0) lines.push_back(fmt::format("and {} more fields", more));
+  return fmt::format(
+      "{} is unfinished at step {} and differs in {}; --run {} --allow-approximate-resume goes on "
+      "with it",
+      path, saved.front().step, fmt::join(lines, ", "), path);
+}
+
 }  // namespace
 
 RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& request) {
   if (!request.run.empty()) {
-    RunFolder folder = enter(request.run);
+    RunFolder folder = enter(request.run, make_new_folder(request.run));
     if (folder.resumes && request.fresh)
       throw Error(Code::kUsage, "this folder holds a run already", request.run,
                   "leave --fresh out to continue it, or name another folder");
     return folder;
   }
   const auto job = recipe.get<JobFields>();
-  const std::string name = job.name.empty() ? recipe.stem() : job.name;
+  const std::string whole = job.name.empty() ? recipe.stem() : job.name;
+  if (const std::string problem = name_problem(whole, NameRule::kNested); !problem.empty())
+    throw Error(Code::kRecipe, fmt::format("a run called '{}' {}", whole, problem),
+                recipe.where("job.name"), "set job.name");
+  // "exp/lr" is the run lr-1 in the folder exp
+  const fs::path place = fs::path(job.output_dir) / whole;
+  const std::string parent = place.parent_path().string(), name = place.filename().string();
   int64_t last = 0;
   std::vector<std::pair<int64_t, std::string>> known;
-  for (const auto& entry : list_folder(job.output_dir)) {
+  for (const auto& entry : list_folder(parent)) {
     int64_t number = number_of(entry, name);
     if (number < 0) continue;
     last = std::max(last, number);
-    known.emplace_back(number, join_path(job.output_dir, entry));
+    known.emplace_back(number, join_path(parent, entry));
+    if (!file_exists(known.back().second))
+      log_warning(known.back().second + " is a link that leads nowhere; its number stays taken");
   }
   std::sort(known.rbegin(), known.rend());
+  std::string note;
   if (!request.fresh) {
-    // the newest unfinished run of the same recipe, else the newest finished one
-    const std::string resolved = recipe.resolved();
     std::string done;
     for (const auto& [number, path] : known) {
-      const std::string file = join_path(path, "recipe.yaml");
-      if (!file_exists(file) || read_file(file, 1 << 22) != resolved) continue;
-      if (!file_exists(join_path(path, "finished.json"))) return enter(path);
-      if (done.empty()) done = path;
+      const auto changes = changes_of(path, recipe);
+      if (!changes) continue;
+      const bool exact = std::none_of(changes->begin(), changes->end(),
+                                      [](const recipe::Difference& d) { return d.exact; });
+      if (file_exists(join_path(path, "finished.json"))) {
+        if (changes->empty() && done.empty()) done = path;
+      } else if (exact) {
+        return enter(path, false);
+      } else if (note.empty()) {
+        note = unfinished(path, *changes);
+      }
     }
-    if (!done.empty()) return enter(done);
+    if (!done.empty()) return enter(done, false);
   }
-  return enter(join_path(job.output_dir, fmt::format("{}-{}", name, last + 1)));
+  // who begins at the same moment takes the next number
+  std::string path;
+  do path = join_path(parent, fmt::format("{}-{}", name, ++last));
+  while (!make_new_folder(path));
+  RunFolder folder = enter(path, true);
+  folder.note = note;
+  return folder;
 }
 
 void mark_finished(const RunFolder& folder, const std::string& results_json) {
   write_file_durably(folder.file("finished.json"), results_json);
+}
+
+void leave_nothing(RunFolder& folder) {
+  if (!folder.made || !folder.lock || file_exists(folder.file("recipe.yaml"))) return;
+  std::error_code ignored;
+  fs::remove(folder.checkpoints(), ignored);  // an empty one
+  folder.lock->remove_empty_folder();
 }
 
 }  // namespace lehr::run

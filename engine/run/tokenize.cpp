@@ -13,9 +13,9 @@
 #include <future>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 #include <utility>
 
+#include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/hash.h"
@@ -158,8 +158,7 @@ Tokenization::Tokenization(const TokenizeRequest& request, track::Terminal& term
                 "--validation-fraction",
                 "Give --document-separator, or hold out the last part in the recipe "
                 "(data.validation_fraction).");
-  if (request_.threads <= 0)
-    request_.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (request_.threads <= 0) request_.threads = static_cast<int>(usable_cores());
   tokenizer_ = chosen_tokenizer(request_, ends_);
   tokenizer_json_ = tokenizer_->json();
   tokenizer_hash_ = xxh3_128(tokenizer_json_.data(), tokenizer_json_.size());

@@ -1,6 +1,7 @@
 #include "engine/run/train.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,6 +10,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -64,6 +66,7 @@ class Training {
   std::vector<double> facts(double own_seconds);
   void heed(const std::vector<double>& facts);
   void check_replicas();
+  void keep_threads(const Surroundings& then);
   void restore_or_start();
   std::string order_of_sums_then(const checkpoint::Loaded& loaded,
                                  const recipe::Recipe& then) const;
@@ -77,7 +80,8 @@ class Training {
   void write_row();
   void show_progress();
   void compare_with_replay();
-  bool reached_end() const;
+  const char* why_ended() const;
+  bool reached_end() const { return why_ended() != nullptr; }
   const char* why_stop() const;
   Code finish();
 
@@ -128,15 +132,12 @@ class Training {
 
 Code Training::run() try {
   open();
-  if (folder_.finished) {
-    terminal_.print(
-        fmt::format("{} is finished; --fresh begins another run of this recipe", folder_.path));
-    return Code::kOk;
-  }
+  if (folder_.finished) return Code::kOk;
   restore_or_start();
   loop();
   return finish();
 } catch (const Error& error) {
+  leave_nothing(folder_);
   if (parts_) throw parts_->recipe.placed(error);
   throw;
 }
@@ -154,7 +155,10 @@ void Training::open() {
   folder_.path = world_->broadcast_text(folder_.path);
   if (is_lead()) tell_launcher_folder(folder_.path);
   folder_.finished = world_->any(folder_.finished);
-  if (folder_.finished) return;
+  if (folder_.finished) {
+    if (is_lead()) terminal_.print(nothing_more(folder_, recipe));
+    return;
+  }
   parts_ = std::make_unique<Parts>(open_parts(recipe, world_->size()));
   world_->require_same("data set", parts_->dataset->info().fingerprint);
   check_monitor(recipe, parts_->dataset->info());
@@ -222,7 +226,7 @@ void Training::open_world(const recipe::Recipe& recipe) {
 std::string Training::order_of_sums_then(const checkpoint::Loaded& loaded,
                                          const recipe::Recipe& then) const {
   if (parts_->plan.shards > 0) return "";
-  const int64_t ranks_then = world_of(loaded.facts), ranks = world_->size();
+  const int64_t ranks_then = surroundings_of(loaded.facts).world, ranks = world_->size();
   if (ranks_then != ranks) return fmt::format("{} rank(s) then, {} now", ranks_then, ranks);
   const auto before = then.get<step::ParallelismFields>();
   const auto now = parts_->recipe.get<step::ParallelismFields>();
@@ -230,6 +234,15 @@ std::string Training::order_of_sums_then(const checkpoint::Loaded& loaded,
                      before.data_parallel_shard_degree == now.data_parallel_shard_degree))
     return "";
   return "the ranks shared the optimizer's state otherwise then";
+}
+
+// Threads that nobody set are those of the checkpoint, where this machine has as many: a resume in
+// another container is exact.
+void Training::keep_threads(const Surroundings& then) {
+  if (device_ || parts_->recipe.get<TrainingFields>().threads > 0) return;
+  if (then.threads == around_.threads || then.threads * place_.local_size > own_cores()) return;
+  at::set_num_threads(static_cast<int>(then.threads));
+  around_.threads = then.threads;
 }
 
 void Training::restore_or_start() {
@@ -248,17 +261,19 @@ void Training::restore_or_start() {
   newest = world_->broadcast_text(newest);
   if (!newest.empty() && !loaded) loaded = checkpoint::load(newest, step_->rows());
   if (loaded) {
-    const auto then =
-        recipe::Recipe::parse(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml", {},
-                              all_sections(), recipe.folder());
+    const auto then = stored_recipe(loaded->texts.at("recipe.yaml"), loaded->path + "/recipe.yaml",
+                                    {}, recipe.folder());
+    keep_threads(surroundings_of(loaded->facts));
     const auto changed = differences(loaded->facts, around_, then, recipe);
     if (!changed.empty()) {
       const std::string list = fmt::format("{}", fmt::join(changed, "\n  "));
-      if (!request_.allow_approximate_resume)
+      if (!request_.allow_approximate_resume) {
+        tell_launcher_incurable();
         throw Error(
             Code::kCheckpoint,
             "this run cannot go on exactly, because something differs:\n  " + list, loaded->path,
             "put it back, begin anew with --fresh, or accept it with --allow-approximate-resume");
+      }
       log_warning("resuming although something differs, so bits will too:\n  " + list);
     }
     NamedTensors weights = step_->weights();
@@ -275,9 +290,12 @@ void Training::restore_or_start() {
     saved_step_ = progress_.step;
     terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
                                 progress_.step, progress_.samples));
+    for (const auto& field : then.differences(recipe))
+      if (!field.exact) terminal_.print("  from here on " + field.text());
   } else {
     step_->in_float32([&] { initialize_from(recipe, *model_); });
     terminal_.print(fmt::format("{}: beginning", folder_.path));
+    if (!folder_.note.empty()) terminal_.print("  " + folder_.note);
   }
   loader_->seek(progress_.samples);
   check_replicas();
@@ -326,10 +344,15 @@ void Training::compare_with_replay() {
                   replay / step, step * 1e3, replay * 1e3));
 }
 
-bool Training::reached_end() const {
-  if (progress_.step >= parts_->plan.total_steps || progress_.ended_early) return true;
-  const auto max_time = parts_->recipe.get<TrainingFields>().max_time;
-  return max_time && progress_.train_seconds >= max_time->value;
+// The field that ends this training, or nullptr.
+const char* Training::why_ended() const {
+  if (progress_.ended_early) return "early_stopping.patience";
+  const auto training = parts_->recipe.get<TrainingFields>();
+  if (progress_.step >= parts_->plan.total_steps)
+    return training.max_steps == parts_->plan.total_steps ? "training.max_steps"
+                                                          : "training.max_epochs";
+  const auto& max_time = training.max_time;
+  return max_time && progress_.train_seconds >= max_time->value ? "training.max_time" : nullptr;
 }
 
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
@@ -501,6 +524,11 @@ void Training::evaluate_now() {
   row_values_.insert(row_values_.end(), values.begin(), values.end());
   print_evaluation(terminal_, fmt::format("step {}", progress_.step), evaluation,
                    better ? "best so far" : "");
+  if (progress_.ended_early)
+    terminal_.print(
+        fmt::format("early stopping: {} {} in {} evaluations", monitor,
+                    value ? fmt::format("is not better by more than {}", delta) : "has no value",
+                    progress_.bad_evaluations));
   interval_begin_ = Clock::now(), interval_samples_now_ = 0;  // evaluation is not training speed
 }
 
@@ -524,7 +552,8 @@ void Training::save(Save how) {
   content.texts["recipe.yaml"] = parts_->recipe.resolved();
   Progress stored = progress_;
   if (stored.evaluated_step != stored.step) stored.monitor.reset();
-  content.facts = facts_json(stored, around_, step_->scalars(), parts_->recipe.folder());
+  content.facts =
+      facts_json(stored, around_, step_->scalars(), parts_->recipe.folder(), folder_.path);
   for (auto& sink : sinks_) sink->flush();
   NamedTensors weights = step_->weights(), buffers = model_->buffers(), state = step_->state();
   if (!is_lead()) {  // the lead writes what all have
@@ -560,8 +589,8 @@ Code Training::finish() {
   for (const auto& [op, difference] : models::kernel_differences())
     terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,
                                 difference));
-  Finished finished{folder_, *parts_, model_, step_->averaged(), progress_, saver_->blocked_s(),
-                    device_};
+  Finished finished{folder_, *parts_,    model_, step_->averaged(), progress_, saver_->blocked_s(),
+                    device_, why_ended()};
   step_->in_float32([&] { finish_run(finished, terminal_); });
   return Code::kOk;
 }

@@ -21,7 +21,7 @@
 #include "engine/metrics/metrics.h"
 #include "engine/recipe/recipe.h"
 #include "engine/run/evaluate_text.h"
-#include "engine/run/fields.h"
+#include "engine/run/plan.h"
 
 namespace lehr::run {
 
@@ -98,7 +98,7 @@ data::View picture_view(const artefact::Artefact& model, const recipe::Recipe& r
 }
 
 recipe::Recipe recipe_of(const artefact::Artefact& model, const std::string& path) {
-  return recipe::Recipe::parse_stored(model.recipe(), path + "/recipe.yaml", {}, all_sections());
+  return stored_recipe(model.recipe(), path + "/recipe.yaml");
 }
 
 std::string csv_cell(const std::string& text) {

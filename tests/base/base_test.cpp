@@ -2,7 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
 
+#include "engine/base/cores.h"
 #include "engine/base/device.h"
 #include "engine/base/error.h"
 #include "engine/base/fields.h"
@@ -109,6 +113,42 @@ TEST(Fields, NamesThatBecomePathsStayInTheirFolder) {
     for (NameRule rule : {kPlain, kNested}) EXPECT_NE(name_problem(bad, rule), "") << bad;
   EXPECT_NE(name_problem(std::string(201, 'a'), kPlain), "");
   EXPECT_EQ(name_problem("../any", kNone), "");
+}
+
+TEST(Cores, AreThoseOfTheAffinityWithinTheQuotaOfEveryGroup) {
+  const int64_t own = own_cores();
+  struct Case {
+    std::map<std::string, std::string> files;
+    int64_t cores;
+  };
+  const std::vector<Case> cases = {
+      {{}, own},
+      // the second version: of the group, or of one above it
+      {{{"proc/self/cgroup", "0::/\n"}, {"sys/fs/cgroup/cpu.max", "100000 100000\n"}}, 1},
+      {{{"proc/self/cgroup", "0::/\n"}, {"sys/fs/cgroup/cpu.max", "max 100000\n"}}, own},
+      {{{"proc/self/cgroup", "0::/a/b\n"},
+        {"sys/fs/cgroup/a/b/cpu.max", "max 100000\n"},
+        {"sys/fs/cgroup/a/cpu.max", "50000 100000\n"}},
+       1},
+      {{{"proc/self/cgroup", "0::/a\n"}, {"sys/fs/cgroup/a/cpu.max", "100000000 100000\n"}}, own},
+      // the first: its group as the host sees it, mounted at the root
+      {{{"proc/self/cgroup", "5:memory:/x\n4:cpu,cpuacct:/docker/7f\n0::/x\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}},
+       1},
+      {{{"proc/self/cgroup", "4:cpu:/\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"},
+        {"sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"}},
+       own}};
+  for (const auto& c : cases) {
+    Scratch scratch;
+    for (const auto& [name, text] : c.files) {
+      const std::string path = scratch.path() + "/" + name;
+      std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+      std::ofstream(path) << text;
+    }
+    EXPECT_EQ(usable_cores(scratch.path()), c.cores) << c.files.size();
+  }
 }
 
 struct ToyFields {

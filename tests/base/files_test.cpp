@@ -8,6 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "engine/base/error.h"
 #include "tests/base/scratch.h"
 
@@ -150,7 +153,30 @@ TEST(FolderLock, IsRefusedToAnotherProcessNamingTheHolder) {
   FolderLock lock(scratch.path());
   std::string message;
   EXPECT_EQ(lock_elsewhere(scratch.path(), &message), static_cast<int>(Code::kUsage));
-  EXPECT_NE(message.find("pid " + std::to_string(getpid())), std::string::npos) << message;
+  char host[65] = {};
+  ASSERT_EQ(gethostname(host, sizeof host - 1), 0);
+  EXPECT_NE(message.find("(pid " + std::to_string(getpid()) + " on " + host + ")"),
+            std::string::npos)
+      << message;
+}
+
+TEST(FolderLock, TakesItsFolderAwayOnlyWhenItIsEmpty) {
+  Scratch scratch;
+  const std::string folder = scratch.path() + "/run";
+  ASSERT_TRUE(make_new_folder(folder));
+  EXPECT_FALSE(make_new_folder(folder));
+  {
+    FolderLock lock(folder);
+    std::ofstream(folder + "/row") << "1";
+    lock.remove_empty_folder();
+    EXPECT_TRUE(file_exists(folder + "/row"));
+    std::filesystem::remove(folder + "/row");
+    lock.remove_empty_folder();
+    EXPECT_FALSE(file_exists(folder));
+  }
+  make_folders(folder);
+  FolderLock again(folder);
+  EXPECT_EQ(lock_elsewhere(folder), static_cast<int>(Code::kUsage));
 }
 
 TEST(FolderLock, IsFreeAfterItsHolderDied) {

@@ -23,7 +23,7 @@ std::string refusal(const Variables& variables) {
   try {
     place_in(variables);
   } catch (const Error& e) {
-    EXPECT_EQ(e.code(), Code::kRanks);
+    EXPECT_EQ(e.code(), Code::kUsage);
     return e.what();
   }
   return "";
@@ -159,11 +159,47 @@ TEST(Launcher, NamesWhatIsMissingOrMakesNoSense) {
     partial.erase(name);
     EXPECT_NE(refusal(partial).find(name), std::string::npos) << name;
   }
-  Variables wrong = kTorchrun;
-  wrong["RANK"] = "8";
-  EXPECT_NE(refusal(wrong).find("rank 8 of 8"), std::string::npos);
-  wrong["RANK"] = "-1";
-  EXPECT_NE(refusal(wrong).find("RANK=-1"), std::string::npos);
+  struct Case {
+    Variables launcher;
+    const char *name, *value, *said;
+  };
+  const Variables pod{
+      {"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "m"}, {"MASTER_PORT", "1"}};
+  for (const auto& c : std::vector<Case>{
+           {kTorchrun, "RANK", "8", "RANK=8 is not below WORLD_SIZE=8"},
+           {kTorchrun, "RANK", "-1", "RANK=-1 is below 0"},
+           {kTorchrun, "RANK", "1.0", "RANK=1.0 is no whole number"},
+           {kTorchrun, "RANK", " 1", "RANK= 1 is no whole number"},
+           {kTorchrun, "WORLD_SIZE", "0", "WORLD_SIZE=0 is below 1"},
+           {kTorchrun, "WORLD_SIZE", "99999999999", "WORLD_SIZE=99999999999 is no whole number"},
+           {kTorchrun, "LOCAL_RANK", "4", "LOCAL_RANK=4 is not below LOCAL_WORLD_SIZE=4"},
+           {kTorchrun, "LOCAL_WORLD_SIZE", "many", "LOCAL_WORLD_SIZE=many is no whole number"},
+           {kTorchrun, "MASTER_PORT", "0", "MASTER_PORT=0 is not from 1 to 65535"},
+           {kTorchrun, "MASTER_PORT", "65536", "MASTER_PORT=65536 is not from 1 to 65535"},
+           {kTorchrun, "TORCHELASTIC_RESTART_COUNT", "-1",
+            "TORCHELASTIC_RESTART_COUNT=-1 is below 0"},
+           {pod, "LOCAL_RANK", "1", "LOCAL_RANK=1 is not below LOCAL_WORLD_SIZE=1"},
+           {kSlurm, "SLURM_PROCID", "4", "SLURM_PROCID=4 is not below SLURM_NTASKS=4"},
+           {kSlurm, "SLURM_NTASKS", "x", "SLURM_NTASKS=x is no whole number"},
+           {kSlurm, "SLURM_STEP_NUM_NODES", "0", "SLURM_STEP_NUM_NODES=0 is below 1"},
+           {kSlurm, "SLURM_NODEID", "-2", "SLURM_NODEID=-2 is below 0"},
+           {kSlurm, "SLURM_RESTART_COUNT", "no", "SLURM_RESTART_COUNT=no is no whole number"},
+           {kSlurm, "MASTER_PORT", "70000", "MASTER_PORT=70000 is not from 1 to 65535"},
+           {kMpi, "OMPI_COMM_WORLD_RANK", "2",
+            "OMPI_COMM_WORLD_RANK=2 is not below OMPI_COMM_WORLD_SIZE=2"},
+           {kMpi, "OMPI_COMM_WORLD_LOCAL_RANK", "2",
+            "OMPI_COMM_WORLD_LOCAL_RANK=2 is not below OMPI_COMM_WORLD_LOCAL_SIZE=2"},
+           {kMpi, "OMPI_COMM_WORLD_SIZE", "", "lacks OMPI_COMM_WORLD_SIZE"},
+           {kTrainJob, "PET_NODE_RANK", "4", "PET_NODE_RANK=4 is not below PET_NNODES=4"},
+           {kTrainJob, "PET_MASTER_PORT", "-5", "PET_MASTER_PORT=-5 is not from 1 to 65535"},
+           {{}, "PMI_SIZE", "4", "PMI_SIZE=4: MPICH's"},
+       }) {
+    Variables wrong = c.launcher;
+    wrong[c.name] = c.value;
+    EXPECT_NE(refusal(wrong).find(c.said), std::string::npos) << c.said << " in\n"
+                                                              << refusal(wrong);
+  }
+  EXPECT_EQ(place_in({{"PMI_SIZE", "1"}, {"PMI_RANK", "0"}}).size, 1);
 }
 
 TEST(Launcher, CountsTheTasksOfSlurmsNodes) {

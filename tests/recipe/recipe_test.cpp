@@ -232,13 +232,20 @@ TEST(Recipe, ADefaultPathInAReferenceStaysWithTheWorkingDirectory) {
 TEST(Recipe, NamesTheFieldsThatDiffer) {
   Recipe a = with("optimizer: {lr: 0.1}\ncheckpoint: {interval: 5}\n");
   Recipe b = with("optimizer: {lr: 0.2}\ncheckpoint: {interval: 6}\nmodel: {name: logistic}\n");
-  EXPECT_EQ(a.differences(b, false),
-            (std::vector<std::string>{"model.name: mlp -> logistic",
-                                      "model.hidden: [128] -> (none)", "model.dropout: 0 -> (none)",
-                                      "optimizer.lr: 0.1 -> 0.2", "checkpoint.interval: 5 -> 6"}));
-  EXPECT_EQ(a.differences(b, true).size(), 4);
-  EXPECT_EQ(b.differences(a, true)[2], "model.hidden: (none) -> [128]");
-  EXPECT_TRUE(a.differences(a, false).empty());
+  auto texts = [](const std::vector<Difference>& list, bool exact_only) {
+    StringList lines;
+    for (const auto& d : list)
+      if (d.exact || !exact_only) lines.push_back(d.text());
+    return lines;
+  };
+  EXPECT_EQ(texts(a.differences(b), false),
+            (StringList{"model.name: mlp -> logistic", "model.hidden: [128] -> (none)",
+                        "model.dropout: 0 -> (none)", "optimizer.lr: 0.1 -> 0.2",
+                        "checkpoint.interval: 5 -> 6"}));
+  EXPECT_EQ(texts(a.differences(b), true).size(), 4);
+  EXPECT_EQ(texts(b.differences(a), true)[2], "model.hidden: (none) -> [128]");
+  EXPECT_TRUE(a.differences(a).empty());
+  EXPECT_EQ(a.paths("data"), (StringList{"a.csv"}));
 }
 
 TEST(Recipe, StartsWithAByteOrderMarkWhereAnEditorWroteOne) {

@@ -118,6 +118,10 @@ TEST_F(RanksRun, LeaveARunFolderToTheJobThatHasIt) {
 
 TEST_F(RanksRun, GoOnInPlainOrderWithANote) {
   ASSERT_EQ(launch(2, "cut", {"--set", "job.time_limit=0.001s"}).code, 75);
+  const Outcome other = launch(2, "cut", {"--set", "optimizer.lr=1"});
+  EXPECT_EQ(other.code, 5) << other.out;
+  EXPECT_NE(other.out.find("optimizer.lr: 0.003 -> 1"), std::string::npos) << other.out;
+  EXPECT_EQ(other.out.find("restarting"), std::string::npos) << other.out;  // it cures nothing
   const Outcome three = launch(3, "cut");
   ASSERT_EQ(three.code, 0) << three.out;
   EXPECT_NE(three.out.find("2 rank(s) then, 3 now"), std::string::npos) << three.out;

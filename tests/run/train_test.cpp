@@ -60,17 +60,6 @@ TEST_F(Train, ComparesAStepWithItsProductsAlone) {
   EXPECT_LT(share, 1.5);
 }
 
-TEST_F(Train, SaysThatAFinishedRunIsFinished) {
-  write_small_recipe(scratch, 5, 5, "export:\n  enabled: false\n");
-  ASSERT_EQ(train().code, 0);
-  Outcome again = train();
-  EXPECT_EQ(again.code, 0);
-  EXPECT_NE(again.out.find("is finished"), std::string::npos) << again.out;
-  EXPECT_FALSE(file_exists(scratch.file("runs/small-2")));
-  ASSERT_EQ(train({"--fresh"}).code, 0);
-  EXPECT_TRUE(file_exists(scratch.file("runs/small-2/finished.json")));
-}
-
 TEST_F(Train, RefusesALengthThatIsNoStepButTakesNone) {
   write_small_recipe(scratch, 5, 5);
   Outcome outcome =
@@ -228,6 +217,33 @@ TEST_F(Train, StopsEarlyWhenTheMonitorNoLongerImproves) {
   Outcome outcome = train({"--run", "run"});
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   EXPECT_EQ(rows("run").back()["step"].get<int64_t>(), 30);  // best at 10, then two without
+  EXPECT_NE(outcome.out.find("early stopping: accuracy is not better by more than 0.5 in 2 eval"),
+            std::string::npos)
+      << outcome.out;
+  EXPECT_EQ(nlohmann::json::parse(scratch.read("run/finished.json"))["reason"],
+            "early_stopping.patience");
+  // more patience asks for more steps
+  outcome = train({"--run", "run", "--set", "early_stopping.patience=3"});
+  EXPECT_EQ(outcome.code, 2) << outcome.out;
+  EXPECT_NE(outcome.out.find("early_stopping.patience: 2 -> 3"), std::string::npos) << outcome.out;
+}
+
+TEST_F(Train, ExportsTheLastWeightsWhereSomebodyTookTheBestAway) {
+  write_small_recipe(scratch, 4, 100, "export:\n  enabled: false\n");
+  const std::vector<std::string> words{"--run", "run", "--set", "validation.interval=2", "--set"};
+  auto with = [&](const char* value) {
+    std::vector<std::string> all = words;
+    all.emplace_back(value);
+    return train(all);
+  };
+  for (int step = 1; step < 4; ++step) ASSERT_EQ(with("job.time_limit=0.001s").code, 75);
+  remove_tree(scratch.file("run/checkpoints/step-00000002"));  // the best so far
+  // the last evaluation cannot be better
+  Outcome outcome = with("early_stopping.min_delta=100");
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_NE(outcome.out.find("the best checkpoint, step 2, is gone; the weights of step 4 are"),
+            std::string::npos)
+      << outcome.out;
 }
 
 }  // namespace lehr::testing

@@ -117,12 +117,36 @@ TEST_F(Verbs, DataThatIsMissingNamesTheCommand) {
 }
 
 TEST_F(Verbs, EveryVerbHasHelpWithAnExample) {
-  for (const char* verb : {"train", "check", "show", "schema", "recipes", "resume-test", "export",
-                           "predict", "evaluate", "inspect", "tokenize", "doctor"}) {
-    Outcome help = lehr({verb, "--help"}, scratch->path);
-    EXPECT_EQ(help.code, 0) << verb;
-    EXPECT_NE(help.out.find("Example"), std::string::npos) << verb << help.out;
+  // the verbs are those that the program lists
+  std::istringstream lines(lehr({"--help"}, scratch->path).out);
+  int verbs = 0;
+  for (std::string line; std::getline(lines, line) && line != "Subcommands:";) {
   }
+  for (std::string line; std::getline(lines, line) && line.starts_with("  ");) {
+    const std::string verb = line.substr(2, line.find(' ', 2) - 2);
+    if (verb.empty()) continue;  // the text goes on
+    ++verbs;
+    const Outcome help = lehr({verb, "--help"}, scratch->path);
+    EXPECT_EQ(help.code, 0) << verb;
+    const size_t begin = help.out.find("Example:\n");
+    ASSERT_NE(begin, std::string::npos) << verb << help.out;
+    // each is understood; nothing that it names is here, so that it does nothing
+    std::istringstream examples(help.out.substr(begin + 9));
+    for (std::string example; std::getline(examples, example);) {
+      if (example.find("lehr") == std::string::npos) continue;
+      if (example.find(" doctor") != std::string::npos) continue;  // it does all that it can
+      Scratch empty;
+      const std::string command = example.substr(example.find("lehr") + 4);
+      const Outcome tried = shell("'" LEHR_BINARY_DIR "/lehr' " + command, empty.path);
+      EXPECT_EQ(tried.out.find("Run with --help"), std::string::npos) << example << tried.out;
+      EXPECT_TRUE(verb != "recipes" || tried.code == 0) << example << tried.out;
+      const size_t recipe = example.find("recipes/");
+      if (recipe == std::string::npos) continue;
+      const std::string name = example.substr(recipe, example.find(' ', recipe) - recipe);
+      EXPECT_TRUE(file_exists(std::string(LEHR_SOURCE_DIR "/") + name)) << example;
+    }
+  }
+  EXPECT_EQ(verbs, 15);
 }
 
 TEST_F(Verbs, UsageMistakesEndWithTwo) {
