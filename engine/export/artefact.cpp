@@ -83,13 +83,12 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
     s.string_columns = s.script->string_list("string_columns");
   } catch (const Error&) {
     throw;
-  } catch (const c10::Error& e) {
-    throw Error(Code::kCheckpoint,
-                fmt::format("LibTorch cannot load it: {}", e.what_without_backtrace()), model_path,
-                "export the model again");
-  } catch (const std::exception& e) {  // of the JSON library
+  } catch (const Json::exception& e) {
     throw Error(Code::kCheckpoint, fmt::format("its facts are incomplete: {}", e.what()),
                 join_path(path, kManifestName), "export the model again");
+  } catch (const std::exception& e) {
+    throw Error(Code::kCheckpoint, "LibTorch cannot load it: " + problem_of(e), model_path,
+                "export the model again");
   }
 }
 
@@ -107,90 +106,112 @@ std::string Artefact::manifest() const { return state_->manifest; }
 std::string Artefact::recipe() const { return state_->recipe; }
 std::string Artefact::loss() const { return state_->loss; }
 
-Prediction Artefact::predict(const data::RawBatch& raw) const {
-  const State& s = *state_;
-  auto refuse = [&](const std::string& what) {
-    return Error(Code::kData, "the model does not take this input: " + what, s.path,
-                 "lehr inspect shows what it takes");
-  };
-  if (s.takes_text) throw refuse("a language model answers through logits() and generate()");
-  if (s.takes_images) {
-    if (!raw.images.defined() || raw.images.scalar_type() != at::kByte)
-      throw refuse("it takes uint8 images");
-    if (raw.images.sizes().slice(1) != at::IntArrayRef(s.image_shape))
-      throw refuse(fmt::format("images of [N, {}], not [{}]", fmt::join(s.image_shape, ", "),
-                               fmt::join(raw.images.sizes(), ", ")));
-  } else {
-    const int64_t rows = raw.numbers.defined() && raw.numbers.dim() == 2 ? raw.numbers.size(0) : -1;
-    if (rows < 0 || raw.numbers.scalar_type() != at::kDouble ||
-        raw.numbers.size(1) != int64_t(s.number_columns.size()))
-      throw refuse(fmt::format("it takes float64 numbers [N, {}]", s.number_columns.size()));
-    if (int64_t(raw.strings.size()) != rows)
-      throw refuse(
-          fmt::format("{} rows of strings beside {} rows of numbers", raw.strings.size(), rows));
-    for (const auto& row : raw.strings)
-      if (row.size() != s.string_columns.size())
-        throw refuse(
-            fmt::format("it takes {} strings a row, not {}", s.string_columns.size(), row.size()));
-  }
-  std::vector<at::Tensor> outputs;
-  try {
-    outputs = s.script->forward(raw);
-  } catch (const std::exception& e) {  // of LibTorch's interpreter
-    throw refuse(e.what());
-  }
-  Prediction prediction;
-  prediction.scores = outputs.back();
-  if (outputs.size() == 1) return prediction;
-  const at::Tensor labels = outputs.front().contiguous();
-  const int64_t* label = labels.data_ptr<int64_t>();
-  for (int64_t i = 0; i < labels.numel(); ++i) prediction.labels.push_back(s.classes.at(label[i]));
-  return prediction;
-}
-
 namespace {
 
-Error no_text(const std::string& path, const std::string& what) {
+Error not_taken(const std::string& what, const std::string& path) {
   return Error(Code::kData, "the model does not take this input: " + what, path,
                "lehr inspect shows what it takes");
 }
 
-// an id outside the vocabulary is memory outside the embedding
-void check_tokens(const at::Tensor& tokens, int64_t vocabulary, const std::string& path) {
-  if (!tokens.defined() || tokens.scalar_type() != at::kLong || tokens.dim() != 2 ||
-      tokens.size(1) == 0)
-    throw no_text(path, "it takes tokens int64 [N, T], T at least 1");
-  if (tokens.numel() > 0 &&
-      (tokens.min().item<int64_t>() < 0 || tokens.max().item<int64_t>() >= vocabulary))
-    throw no_text(path, fmt::format("its tokens are below {}", vocabulary));
+// forward looks at values itself, in artefacts since release 0.2; shapes are looked at here too,
+// for older ones
+std::vector<at::Tensor> answer(const Script& script, const data::RawBatch& raw,
+                               const std::string& path) {
+  try {
+    return script.forward(raw);
+  } catch (const std::exception& e) {  // the interpreter's are no c10::Error
+    throw not_taken(problem_of(e), path);
+  }
+}
+
+void check_tokens(const at::Tensor& tokens, bool takes_text, const std::string& path) {
+  if (!takes_text) throw not_taken("it is no language model", path);
+  if (!tokens.defined() || tokens.scalar_type() != at::kLong || tokens.dim() != 2)
+    throw not_taken("it takes tokens int64 [N, T]", path);
+}
+
+// what is read from memory after this has the form that facts and classes promise
+void check_answers(bool holds, const std::string& path) {
+  if (!holds)
+    throw Error(Code::kCheckpoint, "its answers have another form than its manifest says", path,
+                "export the model again");
 }
 
 }  // namespace
 
+Prediction Artefact::predict(const data::RawBatch& raw) const {
+  const State& s = *state_;
+  if (s.takes_text)
+    throw not_taken("a language model answers through logits() and generate()", s.path);
+  int64_t rows = 0;
+  if (s.takes_images) {
+    if (!raw.images.defined() || raw.images.scalar_type() != at::kByte)
+      throw not_taken("it takes uint8 images", s.path);
+    if (raw.images.dim() == 0 || raw.images.sizes().slice(1) != at::IntArrayRef(s.image_shape))
+      throw not_taken(fmt::format("images of [N, {}], not [{}]", fmt::join(s.image_shape, ", "),
+                                  fmt::join(raw.images.sizes(), ", ")),
+                      s.path);
+    rows = raw.images.size(0);
+  } else {
+    rows = raw.numbers.defined() && raw.numbers.dim() == 2 ? raw.numbers.size(0) : -1;
+    if (rows < 0 || raw.numbers.scalar_type() != at::kDouble ||
+        raw.numbers.size(1) != int64_t(s.number_columns.size()))
+      throw not_taken(fmt::format("it takes float64 numbers [N, {}]", s.number_columns.size()),
+                      s.path);
+    if (int64_t(raw.strings.size()) != rows)
+      throw not_taken(
+          fmt::format("{} rows of strings beside {} rows of numbers", raw.strings.size(), rows),
+          s.path);
+  }
+  const std::vector<at::Tensor> outputs = answer(*s.script, raw, s.path);
+  const int64_t classes = s.classes.size();
+  check_answers(outputs.size() == (classes > 0 ? 2 : 1), s.path);
+  Prediction prediction;
+  prediction.scores = outputs.back();
+  check_answers(prediction.scores.scalar_type() == at::kFloat && prediction.scores.dim() == 2 &&
+                    prediction.scores.size(0) == rows &&
+                    (classes == 0 || prediction.scores.size(1) == classes),
+                s.path);
+  if (classes == 0) return prediction;
+  const at::Tensor labels = outputs.front().contiguous();
+  check_answers(labels.scalar_type() == at::kLong && labels.sizes() == at::IntArrayRef({rows}),
+                s.path);
+  const int64_t* label = labels.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < rows; ++i) {
+    check_answers(label[i] >= 0 && label[i] < classes, s.path);
+    prediction.labels.push_back(s.classes[label[i]]);
+  }
+  return prediction;
+}
+
 at::Tensor Artefact::logits(const at::Tensor& tokens) const {
   const State& s = *state_;
-  if (!s.takes_text) throw no_text(s.path, "it is no language model");
-  check_tokens(tokens, s.vocabulary, s.path);
+  check_tokens(tokens, s.takes_text, s.path);
   data::RawBatch raw;
   raw.tokens = tokens;
-  try {
-    return s.script->forward(raw).at(0);
-  } catch (const std::exception& e) {  // of LibTorch's interpreter
-    throw no_text(s.path, e.what());
-  }
+  const std::vector<at::Tensor> outputs = answer(*s.script, raw, s.path);
+  check_answers(
+      outputs.size() == 1 && outputs[0].scalar_type() == at::kFloat &&
+          outputs[0].sizes() == at::IntArrayRef({tokens.size(0), tokens.size(1), s.vocabulary}),
+      s.path);
+  return outputs[0];
 }
 
 at::Tensor Artefact::generate(const at::Tensor& tokens, int64_t new_tokens,
                               const Sampling& sampling) const {
   const State& s = *state_;
-  if (!s.takes_text) throw no_text(s.path, "it is no language model");
-  check_tokens(tokens, s.vocabulary, s.path);
+  check_tokens(tokens, s.takes_text, s.path);
   check(sampling);
+  at::Tensor text;
   try {
-    return s.script->generate(tokens, new_tokens, sampling);
+    text = s.script->generate(tokens, new_tokens, sampling);
   } catch (const std::exception& e) {
-    throw no_text(s.path, e.what());
+    throw not_taken(problem_of(e), s.path);
   }
+  check_answers(text.scalar_type() == at::kLong &&
+                    text.sizes() == at::IntArrayRef({tokens.size(0), tokens.size(1) + new_tokens}),
+                s.path);
+  return text;
 }
 
 double Artefact::replay_golden() const {

@@ -104,18 +104,26 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
   const bool is_triton = request.layout == "triton";
 
   // model.pt: traced, wrapped, saved, loaded again from the disk
+  const auto* language = dynamic_cast<const models::LanguageModel*>(&model);
   const Script core = trace(model, draw(*request.dataset, 2).inputs);
-  at::Tensor tokens;
-  if (const auto* language = dynamic_cast<const models::LanguageModel*>(&model))
-    tokens = token_mask(info.tokenizer, language->vocabulary());
+  LanguageFacts of_language;
+  if (language)
+    of_language = {language->longest(), language->vocabulary(),
+                   token_mask(info.tokenizer, language->vocabulary())};
   const Script whole =
-      wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss, tokens));
+      wrap(core, surroundings(info, request.dataset->preprocessing(), request.loss, of_language));
   const std::string model_path = join_path(folder, is_triton ? kTritonModelName : kModelName);
   if (is_triton) make_folders(std::filesystem::path(model_path).parent_path().string());
-  write_bytes(model_path, whole.archive());
-  const std::string archive = read_file(model_path);
-  scan_archive(archive, model_path);
-  const Script script = load_script(archive);
+  {
+    FileWriter file(model_path);
+    whole.save([&](const void* data, size_t n) { file.write(data, n); });
+    file.commit();
+  }
+  const Script script = [&] {
+    const std::string archive = read_file(model_path);
+    scan_archive(archive, model_path);
+    return load_script(archive);
+  }();
   scan_operators(script.operators(), model_path);
   verify(script, model, *request.dataset, request.loss, request.output);
 
@@ -170,12 +178,11 @@ void write_and_prove(const ExportRequest& request, const std::string& folder) {
                 {"operators", script.operators()},
                 {"origin", origin}};
   if (info.is_text) {
-    const auto& language = dynamic_cast<const models::LanguageModel&>(model);
     facts["context"] = info.context;
-    facts["vocabulary"] = language.vocabulary();
+    facts["vocabulary"] = language->vocabulary();
     if (info.layout)
       facts["documents"] = {{"separator", info.layout->separator}, {"ends", info.layout->ends}};
-    facts["verified"]["lengths"] = verified_lengths(language.longest(), language.vocabulary());
+    facts["verified"]["lengths"] = verified_lengths(language->longest(), language->vocabulary());
   }
   if (is_triton) sync_folder(std::filesystem::path(model_path).parent_path().string());
   write_file_durably(join_path(folder, kManifestName), to_text({facts.dump(), records_of(folder)}));

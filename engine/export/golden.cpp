@@ -13,6 +13,7 @@ namespace lehr::artefact {
 namespace {
 
 using nlohmann::json;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Type {
   const char* name;
@@ -41,7 +42,6 @@ at::Tensor tensor_of(const TensorView& view) {
 
 // in units of the tolerance
 double difference(const at::Tensor& got, const at::Tensor& wanted) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (got.sizes() != wanted.sizes() || got.scalar_type() != wanted.scalar_type()) return kInfinity;
   if (got.numel() == 0 || at::equal(got, wanted)) return 0;
   at::Tensor g = got.to(at::kDouble), w = wanted.to(at::kDouble);
@@ -117,9 +117,9 @@ Golden read_golden(const std::string& path) {
   return golden;
 }
 
-double replay(const Script& script, const Golden& golden) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const std::vector<at::Tensor> got = script.forward(golden.inputs);
+namespace {
+
+double compare(const std::vector<at::Tensor>& got, const Golden& golden) {
   if (got.size() != golden.outputs.size()) return kInfinity;
   if (got.size() == 1) return difference(got[0], golden.outputs[0]);
   // (label, probability): near a tie another machine may take the other label
@@ -132,6 +132,16 @@ double replay(const Script& script, const Golden& golden) {
   if (!in_range) return kInfinity;
   return std::max(worst, difference(probabilities.gather(1, got[0].unsqueeze(1)),
                                     probabilities.gather(1, labels.unsqueeze(1))));
+}
+
+}  // namespace
+
+double replay(const Script& script, const Golden& golden) {
+  try {
+    return compare(script.forward(golden.inputs), golden);
+  } catch (const std::exception&) {  // inputs that it refuses are not answered
+    return kInfinity;
+  }
 }
 
 }  // namespace lehr::artefact

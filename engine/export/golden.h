@@ -34,7 +34,7 @@ void write_golden(const std::string& path, const Golden& golden);
 Golden read_golden(const std::string& path);
 // Largest share of the tolerance that the script's answers use: 0 the same bits, <= 1 within it. A
 // label may differ only where its probability ties with the golden label's within the tolerance.
-// Infinity when shapes, dtypes or finiteness differ.
+// Infinity when shapes, dtypes or finiteness differ, or when they are not answered at all.
 double replay(const Script& script, const Golden& golden);
 
 }  // namespace lehr::artefact

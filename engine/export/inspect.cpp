@@ -42,8 +42,8 @@ Description describe(const std::string& path) {
   Json json = Json::parse(artefact.manifest());
   const Json& facts = json["facts"];
   const double replayed = artefact.replay_golden();
-  std::string text =
-      fmt::format("{}: an artefact of Lehr, every file verified, operators allowed\n", path);
+  std::string text = fmt::format(
+      "{}: an artefact of Lehr, every file verified, tensors and operators checked\n", path);
   auto line = [&](const char* name, const std::string& value) {
     if (!value.empty()) text += fmt::format("  {:<10} {}\n", name, value);
   };

@@ -19,9 +19,8 @@ const std::set<std::string> kAten = {
     "__and__", "__or__", "__not__", "__is__", "__isnot__", "__contains__", "equal",
     // activations
     "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "silu_", "mish",
-    "hardtanh", "hardtanh_", "hardswish", "hardsigmoid", "softplus", "softsign", "log_sigmoid",
-    "prelu", "glu", "threshold", "softmax", "log_softmax", "logsumexp", "dropout",
-    "feature_dropout",
+    "hardtanh", "hardtanh_", "hardswish", "hardsigmoid", "softplus", "log_sigmoid", "prelu", "glu",
+    "threshold", "softmax", "log_softmax", "logsumexp", "dropout", "feature_dropout",
     // reductions and order
     "sum", "mean", "std", "var", "prod", "norm", "linalg_vector_norm", "amax", "amin", "max", "min",
     "argmax", "argmin", "cumsum", "cumprod", "topk", "sort", "argsort", "median", "count_nonzero",
@@ -36,8 +35,7 @@ const std::set<std::string> kAten = {
     "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "pixel_shuffle", "pixel_unshuffle", "im2col", "channel_shuffle",
     // normalisation
-    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm",
-    // lookups
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",  // lookups
     "embedding", "embedding_bag", "gather", "index", "index_select", "index_fill", "index_fill_",
     "index_put", "index_put_", "one_hot", "scatter", "scatter_", "scatter_add", "take", "bucketize",
     "searchsorted", "select", "slice", "narrow", "masked_select", "nonzero", "roll", "flip",
@@ -52,9 +50,9 @@ const std::set<std::string> kAten = {
     "broadcast_tensors", "hstack", "vstack", "copy_",
     // creation and types
     "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones",
-    "new_full", "empty_like", "arange", "linspace", "eye", "tensor", "to", "type_as",
-    "scalar_tensor", "as_tensor", "fill_", "zero_", "ScalarImplicit", "FloatImplicit",
-    "IntImplicit", "Int", "Float", "Bool", "item", "float", "int", "bool", "device",
+    "new_full", "arange", "linspace", "eye", "tensor", "to", "type_as", "scalar_tensor",
+    "as_tensor", "fill_", "zero_", "ScalarImplicit", "FloatImplicit", "IntImplicit", "Int", "Float",
+    "Bool", "item", "device",
     // lists, dictionaries and strings of the wrapper
     "len", "append", "extend", "list", "dict", "get", "keys", "values", "items", "insert", "pop",
     "__getitem__", "_set_item", "str", "strip", "lstrip", "rstrip", "lower", "upper", "startswith",
@@ -64,11 +62,11 @@ const std::set<std::string> kPrim = {
     "Constant",      "GetAttr",    "CallMethod", "TupleConstruct", "TupleUnpack",   "TupleIndex",
     "ListConstruct", "ListUnpack", "If",         "Loop",           "DictConstruct", "NumToTensor",
     "dtype",         "device",     "layout",     "RaiseException", "min",           "max",
-    "abs",           "Param",      "Return",     "requires_grad",  "is_cuda",       "shape"};
+    "abs",           "Param",      "Return",     "requires_grad",  "is_cuda"};
 
 }  // namespace
 
-bool aten_allowed(const std::string& name) { return kAten.count(name) > 0; }
-bool prim_allowed(const std::string& name) { return kPrim.count(name) > 0; }
+const std::set<std::string>& allowed_aten() { return kAten; }
+const std::set<std::string>& allowed_prim() { return kPrim; }
 
 }  // namespace lehr::artefact

@@ -2,11 +2,12 @@
 // files, no processes, no randomness, no raw storage, no custom libraries.
 #pragma once
 
+#include <set>
 #include <string>
 
 namespace lehr::artefact {
 
-bool aten_allowed(const std::string& name);  // without "aten::"
-bool prim_allowed(const std::string& name);  // without "prim::"
+const std::set<std::string>& allowed_aten();  // without "aten::"
+const std::set<std::string>& allowed_prim();  // without "prim::"
 
 }  // namespace lehr::artefact

@@ -112,6 +112,15 @@ def lehr_sample(self, logits: Tensor, draw: Tensor, temperature: float, top_k: i
 )";
 static const char* const kGenerate = R"(
 def generate(self, tokens: Tensor, new_tokens: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Tensor:
+    self.lehr_check(tokens)
+    if new_tokens < 0:
+        raise ValueError("new_tokens: 0 or more is wanted, not {{}}".format(new_tokens))
+    if not (temperature >= 0.0 and temperature <= 1000000.0):
+        raise ValueError("temperature: 0 (the most probable token) to 1e6 is wanted, not {{}}".format(temperature))
+    if top_k < 0:
+        raise ValueError("top_k: 0 (all tokens) or more is wanted, not {{}}".format(top_k))
+    if not (top_p > 0.0 and top_p <= 1.0):
+        raise ValueError("top_p: above 0, up to 1 (all tokens), is wanted, not {{}}".format(top_p))
     draws = self.lehr_draws(seed, tokens.size(1), tokens.size(0), new_tokens)
     for i in range(len(draws)):
         logits = self.forward(tokens[:, -self.context:])[0][:, -1]{}

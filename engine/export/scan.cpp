@@ -6,19 +6,16 @@
 #include <array>
 #include <cctype>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "engine/base/error.h"
 #include "engine/export/archive.h"
 #include "engine/export/operators.h"
+#include "engine/export/pickle.h"
 
 namespace lehr::artefact {
 namespace {
-
-[[noreturn]] void refuse(const std::string& why, const std::string& where) {
-  throw Error(Code::kCheckpoint, why, where,
-              "nothing of the file was run; use artefacts of people you trust, or export again");
-}
 
 template <size_t n>
 bool is_one_of(std::string_view word, const std::array<const char*, n>& words) {
@@ -219,10 +216,11 @@ class SourceScan {
     const std::string_view root = tokens_[first].text;
     const size_t depth = (at_ - first) / 2;
     if (is_chain && root == "torch") {
-      if (depth != 1 || !aten_allowed(std::string(word))) stop(fmt::format("`torch.{}`", word));
+      if (depth != 1 || !allowed_aten().count(std::string(word)))
+        stop(fmt::format("`torch.{}`", word));
     } else if (is_chain && root == "ops") {
       if (depth == 1 && word != "prim") stop(fmt::format("`ops.{}`", word));
-      if (depth > 2 || (depth == 2 && !prim_allowed(std::string(word))))
+      if (depth > 2 || (depth == 2 && !allowed_prim().count(std::string(word))))
         stop(fmt::format("`ops.prim.{}`", word));
     } else if (is_chain && root == "__torch__") {
       if (is_called) stop("the call of a class");
@@ -248,118 +246,36 @@ class SourceScan {
   size_t at_ = 0;
 };
 
-bool class_allowed(const std::string& module, const std::string& name) {
-  static constexpr std::array kTags = {"restore_type_tag", "build_intlist", "build_doublelist",
-                                       "build_boollist", "build_tensorlist"};
-  static constexpr std::array kStorages = {
-      "FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage",
-      "IntStorage",   "ShortStorage",  "CharStorage", "ByteStorage",     "BoolStorage"};
-  if (module == "torch") return is_one_of(name, kStorages);
-  if (module == "torch._utils") return name == "_rebuild_tensor_v2";
-  if (module == "torch.jit._pickle") return is_one_of(name, kTags);
-  if (module == "collections") return name == "OrderedDict";
-  const std::string full = module + "." + name;
-  return full.starts_with("__torch__.") && full.find(".classes.") == std::string::npos;
-}
-
 bool all_digits(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), is_digit);
 }
 
 }  // namespace
 
-void scan_source(std::string_view text, const std::string& where) { SourceScan(text, where).run(); }
-
-// Walks the opcodes that LibTorch's pickler writes; the only ones that name code are GLOBALs.
-void scan_pickle(std::string_view bytes, const std::string& where) {
-  size_t at = 0;
-  auto take = [&](uint64_t n) {
-    if (n > bytes.size() - at) refuse("a pickle ends too early", where);
-    at += n;
-    return bytes.substr(at - n, n);
-  };
-  auto length = [&](int n) {
-    uint64_t value = 0;
-    std::memcpy(&value, take(n).data(), n);
-    return value;
-  };
-  auto line = [&] {
-    const size_t end = bytes.find('\n', at);
-    if (end == std::string_view::npos) refuse("a pickle ends too early", where);
-    std::string text(bytes.substr(at, end - at));
-    at = end + 1;
-    return text;
-  };
-  while (true) {
-    const unsigned char code = static_cast<unsigned char>(take(1)[0]);
-    switch (code) {
-      case '.':
-        if (at != bytes.size()) refuse("a pickle goes on after its end", where);
-        return;
-      case 'c': {
-        const std::string module = line(), name = line();
-        if (!class_allowed(module, name))
-          refuse(fmt::format("a pickle names `{}.{}`, which is not allowed", module, name), where);
-        break;
-      }
-      case '(':
-      case ')':
-      case ']':
-      case '}':
-      case 'N':
-      case 'a':
-      case 'b':
-      case 'e':
-      case 's':
-      case 't':
-      case 'u':
-      case 'Q':
-      case 'R':
-      case 0x81:
-      case 0x85:
-      case 0x86:
-      case 0x87:
-      case 0x88:
-      case 0x89:
-        break;
-      case 'K':
-      case 'h':
-      case 'q':
-      case 0x80:
-        take(1);
-        break;
-      case 'M':
-        take(2);
-        break;
-      case 'J':
-      case 'j':
-      case 'r':
-        take(4);
-        break;
-      case 'G':
-        take(8);
-        break;
-      case 0x8a:
-        take(length(1));
-        break;
-      case 'X':
-        take(length(4));
-        break;
-      default:
-        refuse(fmt::format("a pickle holds the opcode 0x{:02x}, which is not allowed", code),
-               where);
-    }
-  }
+void refuse(const std::string& why, const std::string& where) {
+  throw Error(Code::kCheckpoint, why, where,
+              "nothing of the file was run; use artefacts of people you trust, or export again");
 }
 
+void scan_source(std::string_view text, const std::string& where) { SourceScan(text, where).run(); }
+
 void scan_archive(std::string_view bytes, const std::string& path) {
+  const std::vector<Member> members = read_archive(bytes, path);
+  // a pickle X.pkl has its storages in X/
+  std::map<std::string, StorageBytes> storages = {{"data", {}}, {"constants", {}}};
+  for (const auto& [name, content] : members) {
+    const size_t slash = name.find('/');
+    if (slash == std::string::npos || !all_digits(name.substr(slash + 1))) continue;
+    if (auto found = storages.find(name.substr(0, slash)); found != storages.end())
+      found->second[name.substr(slash + 1)] = content.size();
+  }
   bool has_data = false;
-  for (const auto& [name, content] : read_archive(bytes, path)) {
+  for (const auto& [name, content] : members) {
     const std::string where = path + ": " + name;
     if (name.starts_with("code/") && name.ends_with(".py")) {
       scan_source(content, where);
     } else if (name == "data.pkl" || name == "constants.pkl") {
-      scan_pickle(content, where);
+      scan_pickle(content, storages[name.substr(0, name.size() - 4)], where);
       has_data = has_data || name == "data.pkl";
     } else if (!(name.starts_with("data/") && all_digits(name.substr(5))) &&
                !(name.starts_with("constants/") && all_digits(name.substr(10))) &&
@@ -372,8 +288,8 @@ void scan_archive(std::string_view bytes, const std::string& path) {
 }
 
 bool operator_allowed(const std::string& kind) {
-  if (kind.starts_with("aten::")) return aten_allowed(kind.substr(6));
-  if (kind.starts_with("prim::")) return prim_allowed(kind.substr(6));
+  if (kind.starts_with("aten::")) return allowed_aten().count(kind.substr(6)) > 0;
+  if (kind.starts_with("prim::")) return allowed_prim().count(kind.substr(6)) > 0;
   return false;
 }
 

@@ -13,12 +13,13 @@ namespace lehr::artefact {
 
 // Throws Error{kCheckpoint} naming member, line and word. `path` is for the message.
 void scan_archive(std::string_view bytes, const std::string& path);
-// The same for one source member, and one pickle; used by scan_archive.
+// The same for one source member; used by scan_archive.
 void scan_source(std::string_view text, const std::string& where);
-void scan_pickle(std::string_view bytes, const std::string& where);
 // Kinds of graph nodes ("aten::conv2d"): throws Error{kCheckpoint} naming the first that is not
 // allowed.
 void scan_operators(const std::set<std::string>& kinds, const std::string& where);
 bool operator_allowed(const std::string& kind);
+// The Error that all of them throw.
+[[noreturn]] void refuse(const std::string& why, const std::string& where);
 
 }  // namespace lehr::artefact

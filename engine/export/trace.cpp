@@ -6,12 +6,12 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/frontend/resolver.h>
 #include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/jit/serialization/export.h>
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/headeronly/version.h>
 
 #include <cctype>
 #include <cstring>
-#include <sstream>
 
 #include "engine/base/error.h"
 
@@ -25,6 +25,8 @@ struct Script::Impl {
 };
 
 namespace {
+
+constexpr char kValueError[] = "builtins.ValueError";
 
 // any path of names is made a class name that a person recognises: Layer_layer1_0_conv1
 std::string class_name(const std::string& path) {
@@ -49,6 +51,43 @@ jit::Module mirror(const models::Module& module, const std::string& type, const 
   }
   return out;
 }
+
+// A server wants no gradients: the same memory without the wish for them. Only after the trace,
+// which knows parameters by their identity.
+void detach_parameters(jit::Module& module) {
+  for (const auto& child : module.named_children()) {
+    jit::Module below = child.value;
+    detach_parameters(below);
+  }
+  for (const auto& parameter : module.named_parameters(/*recurse=*/false))
+    module.setattr(parameter.name, parameter.value.detach());
+}
+
+// LibTorch puts into a module what the file holds, without comparing it with what its class
+// declares, and later takes the class at its word.
+void check_attributes(const jit::Module& module, const std::string& path) {
+  const auto& type = *module.type();
+  for (size_t i = 0; i < type.numAttributes(); ++i) {
+    const c10::IValue& value = module._ivalue()->getSlot(i);
+    const std::string name = path + type.getAttributeName(i);
+    if (!value.type()->isSubtypeOf(*type.getAttribute(i)))
+      throw std::runtime_error(name + " is no " + type.getAttribute(i)->annotation_str());
+    if (value.isObject()) check_attributes(jit::Module(value.toObject()), name + ".");
+  }
+}
+
+// `ValueError` in source: an exception whose text is a line for a person
+struct ValueError : jit::SugaredValue {
+  std::string kind() const override { return "exception"; }
+  std::shared_ptr<jit::SugaredValue> call(const jit::SourceRange& where,
+                                          jit::GraphFunction& function,
+                                          at::ArrayRef<jit::NamedValue> arguments,
+                                          at::ArrayRef<jit::NamedValue>, size_t) override {
+    auto& graph = *function.graph();
+    return std::make_shared<jit::ExceptionMessageValue>(
+        arguments.at(0).value(graph), jit::insertConstant(graph, kValueError, where));
+  }
+};
 
 // `torch` as Python's TorchScript sees it: operators, and the names of dtypes and memory formats,
 // which the C++ front end alone does not know.
@@ -78,6 +117,7 @@ struct TorchResolver : jit::NativeResolver {
                                                   jit::GraphFunction& function,
                                                   const jit::SourceRange& where) override {
     if (name == "torch") return std::make_shared<TorchNames>();
+    if (name == "ValueError") return std::make_shared<ValueError>();
     return NativeResolver::resolveValue(name, function, where);
   }
 };
@@ -137,6 +177,7 @@ Script trace(models::Model& model, const at::Tensor& example) {
     throw;
   }
   model.train(was_training);
+  detach_parameters(module);
   return Script(impl);
 }
 
@@ -172,6 +213,7 @@ Script wrap(const Script& core, const Surroundings& around) {
 Script load_script(std::string_view archive) {
   auto module = jit::load(std::make_shared<Memory>(archive), c10::Device(at::kCPU),
                           /*load_debug_files=*/false);
+  check_attributes(module, "");
   // a model may have a child `model` of its own
   const bool is_wrapped = module.find_method("preprocess").has_value();
   return Script(std::make_shared<Script::Impl>(Script::Impl{std::move(module), is_wrapped}));
@@ -234,15 +276,20 @@ std::set<std::string> Script::operators() const {
   return kinds;
 }
 
-std::string Script::archive() const {
-  std::stringstream compressed;
-  impl_->module.save(compressed);
+void Script::save(const std::function<void(const void*, size_t)>& write) const {
   // LibTorch deflates source and adds pickles of debug information: write again what matters,
   // stored
-  caffe2::serialize::PyTorchStreamReader reader(&compressed);
-  std::string bytes;
+  std::string whole;
+  size_t bytes = 1 << 20;
+  for (const auto& [name, tensor] : tensors()) bytes += tensor.nbytes();
+  whole.reserve(bytes);
+  jit::ExportModule(impl_->module, [&](const void* data, size_t n) {
+    whole.append(static_cast<const char*>(data), n);
+    return n;
+  });
+  caffe2::serialize::PyTorchStreamReader reader(std::make_shared<Memory>(whole));
   caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t n) {
-    bytes.append(static_cast<const char*>(data), n);
+    write(data, n);
     return n;
   });
   for (const auto& name : reader.getAllRecords()) {
@@ -251,7 +298,21 @@ std::string Script::archive() const {
     writer.writeRecord(name, data.get(), size, /*compress=*/false);
   }
   writer.writeEndOfFile();
+}
+
+std::string Script::archive() const {
+  std::string bytes;
+  save([&](const void* data, size_t n) { bytes.append(static_cast<const char*>(data), n); });
   return bytes;
+}
+
+std::string problem_of(const std::exception& e) {
+  const auto* of_libtorch = dynamic_cast<const c10::Error*>(&e);
+  std::string text = of_libtorch ? of_libtorch->what_without_backtrace() : e.what();
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  text = text.substr(text.rfind('\n') + 1);
+  const std::string prefix = std::string(kValueError) + ": ";
+  return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
 }
 
 std::string libtorch_version() { return TORCH_VERSION; }

@@ -3,6 +3,8 @@
 // half a minute, are in trace.cpp and nowhere else in this room.
 #pragma once
 
+#include <exception>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -45,9 +47,11 @@ class Script {
   NamedTensors tensors() const;  // parameters and buffers, dotted names
   // Kinds of all nodes in all methods, "aten::conv2d", "prim::Loop", ...
   std::set<std::string> operators() const;
-  // The file's content: a zip archive of stored members only, without debug information, so that a
-  // reader needs no inflater and the same model gives the same bytes.
-  std::string archive() const;
+  // The file's content, in pieces: a zip archive of stored members only, without debug information,
+  // so that a reader needs no inflater and the same model gives the same bytes. Takes as much
+  // memory again as the tensors.
+  void save(const std::function<void(const void*, size_t)>& write) const;
+  std::string archive() const;  // the same as one string
 
   const std::shared_ptr<Impl>& impl() const { return impl_; }
 
@@ -56,14 +60,17 @@ class Script {
 };
 
 // Runs the model once on `example` in eval and records what ATen was asked to do. Parameters keep
-// their names and are shared, not copied. Sizes and branches are baked in silently: compare before
-// trusting.
+// their names and are shared, not copied; they ask for no gradients there. Sizes and branches are
+// baked in silently: compare before trusting.
 Script trace(models::Model& model, const at::Tensor& example);
 // A module with the core as `self.model` and the surroundings compiled around it. Throws
 // Error{kInternal} with the compiler's message when the source does not compile.
 Script wrap(const Script& core, const Surroundings& surroundings);
-// Runs `__setstate__` of the file, if it has one: scan the bytes first. Throws c10::Error.
+// Runs `__setstate__` of the file, if it has one: scan the bytes first. Throws std::exception, also
+// when an attribute is not of the type that its class declares.
 Script load_script(std::string_view archive);
+// What an exception of LibTorch or of its interpreter says: its last line, after the traceback.
+std::string problem_of(const std::exception& e);
 
 std::string libtorch_version();
 

@@ -101,10 +101,8 @@ std::vector<Operation> record(const NamedTensors& parameters, const std::string&
   recorder = &mine;
   try {
     work();
-  } catch (const c10::Error& e) {
-    *problem = e.what_without_backtrace();
-  } catch (const std::exception& e) {
-    *problem = e.what();
+  } catch (const std::exception& e) {  // the interpreter's are no c10::Error
+    *problem = problem_of(e);
   }
   recorder = nullptr;
   at::removeCallback(handle);
@@ -119,14 +117,6 @@ std::vector<Operation> shared(std::vector<Operation> operations,
   std::erase_if(operations,
                 [&](const Operation& operation) { return !names.count(operation.name); });
   return operations;
-}
-
-std::string last_line(const std::string& text) {
-  const size_t end = text.find_last_not_of('\n');
-  if (end == std::string::npos) return text;
-  const size_t begin = text.rfind('\n', end);
-  return text.substr(begin == std::string::npos ? 0 : begin + 1,
-                     end - (begin == std::string::npos ? 0 : begin + 1) + 1);
 }
 
 // runs both once more with every operator recorded
@@ -165,7 +155,7 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
   }
   const std::string after = before.empty() ? "before the first layer with weights"
                                            : fmt::format("after layer `{}`", before);
-  return problem.empty() ? after : fmt::format("{}: {}", after, last_line(problem));
+  return problem.empty() ? after : fmt::format("{}: {}", after, problem);
 }
 
 class Evaluating {
@@ -286,9 +276,8 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
       } catch (const Error&) {
         throw;
       } catch (const std::exception& e) {
-        throw refuse(
-            fmt::format("for a batch of {} the artefact fails: {}", count, last_line(e.what())),
-            hint);
+        throw refuse(fmt::format("for a batch of {} the artefact fails: {}", count, problem_of(e)),
+                     hint);
       }
       for (size_t i = 0; i < wanted.size(); ++i)
         if (got.size() != wanted.size() || !same_bits(got[i], wanted[i]))

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "engine/base/error.h"
+#include "engine/export/checks.h"
 
 namespace lehr::artefact {
 namespace {
@@ -52,22 +53,24 @@ const Answer& answer_of(const std::string& loss, bool is_text) {
 }
 
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
-                          const std::string& loss, const at::Tensor& token_mask) {
+                          const std::string& loss, const LanguageFacts& language) {
   const Answer& answer = answer_of(loss, info.is_text);
   Surroundings out;
-  if (token_mask.defined()) out.buffers.push_back({"token_mask", token_mask});
+  if (language.token_mask.defined()) out.buffers.push_back({"token_mask", language.token_mask});
   for (const auto& [name, tensor] : preprocessing.buffers) out.buffers.push_back({name, tensor});
   out.string_lists = preprocessing.string_lists;
   out.string_maps = preprocessing.string_maps;
   out.string_lists.emplace_back("classes", info.classes);
   out.string_lists.emplace_back("number_columns", info.number_columns);
   out.string_lists.emplace_back("string_columns", info.string_columns);
-  out.source = preprocessing.source + answer.source;
+  out.source = check_source(info, language.longest, language.vocabulary) + preprocessing.source +
+               answer.source;
   const char* result = answer.is_class ? "Tuple[Tensor, Tensor]" : "Tuple[Tensor]";
   if (info.is_image) {
     // training runs channels-last, and a convolution's bits follow the memory format
     out.source += fmt::format(R"(
 def forward(self, images: Tensor) -> {}:
+    self.lehr_check(images)
     x = self.preprocess(images).contiguous(memory_format=torch.channels_last)
     return self.postprocess(self.model.forward(x))
 )",
@@ -76,14 +79,21 @@ def forward(self, images: Tensor) -> {}:
     out.integers.emplace_back("context", info.context);
     out.source += fmt::format(R"(
 def forward(self, tokens: Tensor) -> {}:
+    self.lehr_check(tokens)
+    self.lehr_check_length(tokens)
+    if tokens.size(0) == 0:
+        return (torch.zeros([0, tokens.size(1), {}], dtype=torch.float32, device=tokens.device),)
     return self.postprocess(self.model.forward(self.preprocess(tokens)))
 )",
-                              result);
-    out.source += generate_source(token_mask.defined());
+                              result, language.vocabulary);
+    out.source += generate_source(language.token_mask.defined());
   } else {
     out.source += fmt::format(R"(
 def forward(self, numbers: Tensor, strings: List[List[str]]) -> {}:
-    return self.postprocess(self.model.forward(self.preprocess(numbers, strings)))
+    self.lehr_check(numbers, strings)
+    x = self.preprocess(numbers, strings)
+    self.lehr_check_features(numbers, x)
+    return self.postprocess(self.model.forward(x))
 )",
                               result);
   }

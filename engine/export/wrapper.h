@@ -25,9 +25,15 @@ struct Answer {
   at::Tensor (*scores)(const at::Tensor& outputs);  // the same in C++: probability or value
 };
 
-// `token_mask`: see sampling.h.
+// Of a language model: how many tokens one forward takes, how many ids it knows, and what is added
+// to its logits so that tokens alone are drawn (undefined: nothing; see sampling.h).
+struct LanguageFacts {
+  int64_t longest = 0, vocabulary = 0;
+  at::Tensor token_mask;
+};
+// Checks, preprocessing, answers, and the attributes that say what they are.
 Surroundings surroundings(const data::DataInfo& info, const data::Preprocessing& preprocessing,
-                          const std::string& loss, const at::Tensor& token_mask = {});
+                          const std::string& loss, const LanguageFacts& language = {});
 // What the live model answers for its `outputs`: the tensors of forward's tuple.
 std::vector<at::Tensor> answers(const std::string& loss, const at::Tensor& outputs,
                                 bool is_text = false);

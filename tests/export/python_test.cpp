@@ -48,6 +48,8 @@ TEST(InPython, EveryKindOfArtefactAnswersItsGoldenSamples) {
     EXPECT_LE(answer["frozen"].get<double>(), 1) << folder;
     EXPECT_LT(answer["batches"].get<double>(), 1e-5) << folder;
     EXPECT_EQ(answer["weights"], json::array()) << folder;
+    EXPECT_EQ(answer["promises"], json::array()) << folder;
+    EXPECT_EQ(answer["gradients"], json::array()) << folder;
   }
   EXPECT_EQ(answers[images]["classes"].size(), 10u);
   EXPECT_EQ(answers[colours]["classes"].size(), 2u);

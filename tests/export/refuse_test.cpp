@@ -194,8 +194,13 @@ TEST(RefuseTable, InputOfAnotherShape) {
   raw.numbers = at::zeros({2, 2}, at::kDouble);
   raw.strings = {{"x"}};
   EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("rows"), std::string::npos);
-  raw.strings = {{"x"}, {}};
-  EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("strings a row"),
+  raw.strings = {{"x"}, {}};  // forward itself looks at values
+  EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("row 1 has 0"),
+            std::string::npos);
+  raw.strings = {{"x"}, {"y"}};
+  raw.numbers[1][0] = std::numeric_limits<double>::infinity();
+  EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); })
+                .find("input: numbers: row 1, column 0 (age) is inf"),
             std::string::npos);
   raw.numbers = at::zeros({2, 3}, at::kDouble);
   EXPECT_NE(refused(Code::kData, [&] { artefact.predict(raw); }).find("[N, 2]"), std::string::npos);

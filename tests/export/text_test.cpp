@@ -73,11 +73,15 @@ TEST_P(TextArtefact, TokenByTokenIsTheTextOfOneCall) {
 
 TEST_P(TextArtefact, RefusesTokensThatAreNone) {
   const at::Tensor beyond = at::full({1, 3}, info().vocabulary, at::kLong);
-  EXPECT_NE(refused(Code::kData, [&] { artefact_->logits(beyond); }).find("below"),
+  EXPECT_NE(refused(Code::kData, [&] { artefact_->logits(beyond); })
+                .find(fmt::format("the vocabulary has 0 to {}", info().vocabulary - 1)),
             std::string::npos);
   refused(Code::kData, [&] { artefact_->generate(-at::ones({1, 1}, at::kLong), 1, {}); });
   refused(Code::kData, [&] { artefact_->logits(at::zeros({1, 3})); });
   refused(Code::kData, [&] { artefact_->logits(at::zeros({1, 99}, at::kLong)); });
+  refused(Code::kData, [&] { artefact_->generate(at::zeros({1, 1}, at::kLong), -1, {}); });
+  EXPECT_EQ(artefact_->logits(at::zeros({0, 3}, at::kLong)).sizes(),
+            at::IntArrayRef({0, 3, info().vocabulary}));
 }
 
 TEST_P(TextArtefact, HoldsItsTokenizerAndSaysWhatItTakes) {
