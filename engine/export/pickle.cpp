@@ -337,14 +337,17 @@ class PickleScan {
 std::string misfit(const Geometry& g) {
   if (g.sizes.size() != g.strides.size())
     return fmt::format("{} sizes and {} strides", g.sizes.size(), g.strides.size());
-  const bool is_empty = std::find(g.sizes.begin(), g.sizes.end(), 0) != g.sizes.end();
-  const int64_t most = is_empty ? kMostOfNothing : g.elements;
-  __int128 count = 1, last = g.offset;  // both stay below 2^127: they are compared at each step
   auto describe = [&](const char* what) {
     return fmt::format("{}: sizes [{}], strides [{}], offset {} in {} elements", what,
                        fmt::join(g.sizes, ", "), fmt::join(g.strides, ", "), g.offset, g.elements);
   };
-  if (g.offset < 0 || g.offset > g.elements) return describe("it begins outside");
+  const bool is_empty = std::find(g.sizes.begin(), g.sizes.end(), 0) != g.sizes.end();
+  if (g.offset < 0 || g.elements < 0 || g.offset > g.elements ||
+      (!is_empty && g.offset == g.elements))
+    return describe("it begins outside");
+  // compared at each step, so that no product or sum of the next passes 2^127
+  const int64_t most = is_empty ? kMostOfNothing : g.elements;
+  __int128 count = 1, last = g.offset;
   for (size_t i = 0; i < g.sizes.size(); ++i) {
     if (g.sizes[i] < 0 || g.strides[i] < 0) return describe("a size or stride is below 0");
     count *= std::max<int64_t>(g.sizes[i], 1);
@@ -353,7 +356,6 @@ std::string misfit(const Geometry& g) {
     last += static_cast<__int128>(g.sizes[i] - 1) * g.strides[i];
     if (last >= g.elements) return describe("it ends outside");
   }
-  if (!is_empty && last >= g.elements) return describe("it ends outside");
   return "";
 }
 

@@ -281,6 +281,8 @@ TEST(Golden, ReplayMeasuresTheDifference) {
   golden = read_golden(scratch.file("a/golden.safetensors"));
   golden.outputs[0] = (golden.outputs[0] + 1) % 10;  // the right probabilities, other labels
   EXPECT_GT(replay(script, golden), 1);
+  golden.inputs.images = golden.inputs.images.to(at::kFloat);  // refused, so not answered
+  EXPECT_GT(replay(script, golden), 1);
 }
 
 }  // namespace

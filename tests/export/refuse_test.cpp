@@ -164,6 +164,28 @@ def __setstate__(self, state: int) -> None:
   EXPECT_FALSE(fs::exists(trap));
 }
 
+TEST_F(Refuse, AnswersOfAnotherFormThanTheManifestSays) {
+  const auto r = image_request("");
+  const Script core = trace(*r.model, draw(*r.dataset, 2).inputs);
+  const std::string answer = "return torch.argmax(probability, 1), probability";
+  for (const char* other : {"return torch.argmax(probability, 1) + 10, probability",
+                            "return torch.argmax(probability, 1) - 10, probability",
+                            "return torch.argmax(probability, 1).to(torch.float32), probability",
+                            "return torch.argmax(probability, 0), probability",
+                            "return torch.argmax(probability, 1), probability[:, 1:]",
+                            "return torch.argmax(probability, 1), probability[0]"}) {
+    auto around = surroundings(r.dataset->info(), r.dataset->preprocessing(), r.loss);
+    around.source.replace(around.source.find(answer), answer.size(), other);
+    write(scratch.file("a/model.pt"), wrap(core, around).archive());
+    sign_again();
+    const Artefact artefact(scratch.file("a"));
+    const std::string message = refused(Code::kCheckpoint, [&] {
+      artefact.predict(r.dataset->raw(data::Split::kTest, {0, 1, 2}));
+    });
+    EXPECT_NE(message.find("another form"), std::string::npos) << other << message;
+  }
+}
+
 TEST_F(Refuse, AFolderThatIsNoArtefact) {
   EXPECT_NE(
       refused(Code::kCheckpoint, [&] { Artefact artefact(scratch.path()); }).find("MANIFEST.json"),

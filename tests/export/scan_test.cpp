@@ -453,6 +453,28 @@ TEST(Archive, RefusesMembersThatLehrNeverWrites) {
   refused(Code::kCheckpoint, [&] { scan_archive(zip({{"m/version", "3\n"}}), "m.pt"); });
 }
 
+TEST(Archive, AnAttributeOfAnotherTypeThanItsClassDeclaresIsNotLoaded) {
+  ToyNet model(1, 10);
+  const std::string bytes = trace(model, draw(ToyImages(1, 10), 2).inputs).archive();
+  // the file again, with another value for `training : bool`
+  auto load = [&](char value) {
+    std::vector<Entry> entries;
+    for (const auto& [name, content] : read_archive(bytes, "m.pt")) {
+      entries.push_back({"m/" + name, std::string(content)});
+      if (name == "data.pkl")
+        *std::find(entries.back().content.begin(), entries.back().content.end(), '\x89') = value;
+    }
+    load_script(zip(entries));
+  };
+  EXPECT_NO_THROW(load('\x88'));  // true
+  try {
+    load('N');
+    ADD_FAILURE() << "it was loaded";
+  } catch (const std::exception& e) {
+    EXPECT_EQ(problem_of(e), "training is no bool");
+  }
+}
+
 TEST(Archive, TakesWhatTheExporterWritesAndNothingSpoiled) {
   ToyNet model(1, 10);
   const std::string bytes = trace(model, draw(ToyImages(1, 10), 2).inputs).archive();
