@@ -27,7 +27,7 @@ struct DataInfo {
   int64_t channels = 0, height = 0, width = 0;  // images, as the model sees them
   int64_t resize = 0;  // picture files: shorter side before the centre crop to height x width
   StringList number_columns, string_columns;  // tables, as the source stores them
-  int64_t features = 0;                       // tables, as the model sees them
+  int64_t features = 0;                       // tables, as the model sees them: the numbers first
   bool is_text = false;                       // token ids in, the next token as the target
   int64_t vocabulary = 0, context = 0;        // text: ids are below vocabulary; tokens per sample
   std::string tokenizer;                      // text: its tokenizer.json; "": not known

@@ -113,8 +113,8 @@ Error not_taken(const std::string& what, const std::string& path) {
                "lehr inspect shows what it takes");
 }
 
-// forward looks at values itself, in artefacts since release 0.2; shapes are looked at here too,
-// for older ones
+// forward looks at its inputs itself; shapes are looked at here too, since that of release 0.1 does
+// not
 std::vector<at::Tensor> answer(const Script& script, const data::RawBatch& raw,
                                const std::string& path) {
   try {

@@ -36,8 +36,8 @@ struct Prediction {
   at::Tensor scores;                // [N, C] probabilities or [N, K] values
 };
 
-// A verified artefact: manifest checked (sizes, checksums), operators of model.pt scanned against
-// the allow-list before anything runs. Throws Error{kCheckpoint}.
+// A verified artefact: manifest checked (sizes, checksums), extents of tensors, source and
+// operators of model.pt checked before anything runs. Throws Error{kCheckpoint}.
 class Artefact {
  public:
   explicit Artefact(const std::string& path);
@@ -49,7 +49,8 @@ class Artefact {
   StringList number_columns() const;
   StringList string_columns() const;
   // Any N >= 0; images as stored, tables in the order of the columns above. Throws Error{kData}
-  // when the values do not have the shape that the model takes. May be called from several threads.
+  // when they are not what FORMAT.md says, Error{kCheckpoint} when the answers are not. May be
+  // called from several threads.
   Prediction predict(const data::RawBatch& raw) const;
   // Of a language model: tokens int64 [N, T] -> logits float32 [N, T, V], T <= what it was made
   // for. Throws Error{kData} as predict does.

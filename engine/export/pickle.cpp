@@ -12,12 +12,13 @@
 namespace lehr::artefact {
 namespace {
 
-// a table of a million categories is below all three
-constexpr size_t kMostBytes = 64 << 20, kMostValues = 1 << 22;
+// a table of a million categories stays below; what is read here takes half a gigabyte at most
+constexpr size_t kMostBytes = 64 << 20, kMostOpcodes = 1 << 23;
 constexpr int kDeepest = 200;
 constexpr int64_t kMostOfNothing = int64_t{1} << 31;  // sizes of a tensor without elements
 
 enum class Kind : uint8_t {
+  // values
   kNone,
   kBool,
   kInt,
@@ -27,7 +28,8 @@ enum class Kind : uint8_t {
   kList,
   kDict,
   kTensor,
-  kObject,  // values
+  kObject,
+  // what values are made with
   kMark,
   kStorage,
   kStorageType,
@@ -71,11 +73,11 @@ class PickleScan {
   void run() {
     if (bytes_.size() > kMostBytes) stop(fmt::format("has {} bytes", bytes_.size()));
     if (take(2) != "\x80\x02") stop("does not begin like one");
-    while (true) {
+    for (size_t opcodes = 0;; ++opcodes) {
       const auto code = static_cast<unsigned char>(take(1)[0]);
       if (code == '.') break;
+      if (opcodes == kMostOpcodes) stop("holds too many values");
       step(code);
-      if (stack_.size() > kMostValues || memo_.size() > kMostValues) stop("holds too many values");
     }
     if (at_ != bytes_.size()) stop("goes on after its end");
     if (stack_.size() != 1 || !stack_.back().is_plain) stop("does not end with one value");

@@ -1,8 +1,8 @@
 // Decides, before anything of a model.pt runs, whether it may: loading a TorchScript file runs code
 // of the file, and a few of LibTorch's operators read and write files. Allow-lists, on three
-// levels: members and pickled classes of the archive, the words of its source, and the operators of
-// the compiled graphs. It keeps out what is known to harm; it does not bound memory or time, and is
-// no sandbox.
+// levels: members of the archive and what its pickles hold (pickle.h), the words of its source, and
+// the operators of the compiled graphs. It keeps out what is known to harm; it does not bound
+// memory or time, and is no sandbox.
 #pragma once
 
 #include <set>

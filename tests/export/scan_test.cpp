@@ -321,6 +321,9 @@ TEST(PickleScan, TakesNothingThatThePicklerDoesNotWrite) {
         std::string("N."), std::string("\x80\x02N.N"), std::string("\x80\x02NN."),
         std::string("\x80\x02.")})
     refused(Code::kCheckpoint, [&] { scan(bad); });
+  EXPECT_NE(
+      refused(Code::kCheckpoint, [&] { scan(std::string((64 << 20) + 1, 'N')); }).find("67108865"),
+      std::string::npos);
 }
 
 // LibTorch knows it: an operator, or one of the words that its graphs are made of
