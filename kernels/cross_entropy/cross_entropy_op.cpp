@@ -20,18 +20,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows of logits at a time. Each chunk reads all of the weight twice and reads and writes its
-// gradient, so few are better: from 83 to 332 rows of 50,257 x 384 in float32 the products of 1,024
-// rows went from 1,003 to 794 ms, to 727 in one chunk (2 cores of an AMD EPYC). On a CPU a chunk
-// takes no more memory than the weight's gradient, which is there anyway, and 512 rows at most
-// unless the rows are short. A GPU's products want thousands of rows.
-int64_t rows_at_once(const at::Tensor& weight, at::ScalarType type, bool on_cpu) {
-  const auto bytes_a_row = weight.size(0) * static_cast<int64_t>(c10::elementSize(type));
-  if (!on_cpu) return (512 << 20) / bytes_a_row;
-  const int64_t of_gradient = weight.size(1) * 4 / static_cast<int64_t>(c10::elementSize(type));
-  return std::max((16 << 20) / bytes_a_row, std::min<int64_t>(512, of_gradient));
-}
-
 Float float_type(at::ScalarType type) {
   switch (type) {
     case at::kFloat:
@@ -153,7 +141,8 @@ at::Tensor chunk_by_chunk(const at::Tensor& hidden, const at::Tensor& weight,
                           int64_t chunk_rows, at::Tensor d_hidden, at::Tensor d_weight) {
   const int64_t rows = targets.numel(), columns = weight.size(0);
   if (chunk_rows == 0)
-    chunk_rows = std::max<int64_t>(1, rows_at_once(weight, hidden.scalar_type(), hidden.is_cpu()));
+    chunk_rows = cross_entropy_chunk_rows(columns, weight.size(1), float_type(hidden.scalar_type()),
+                                          hidden.is_cpu());
   chunk_rows = std::min(chunk_rows, rows);
   const at::Tensor x = hidden.reshape({rows, hidden.size(-1)}).contiguous();
   const at::Tensor w = weight.to(x.scalar_type()).contiguous();
@@ -216,6 +205,18 @@ struct FromHidden : torch::autograd::Function<FromHidden> {
 };
 
 }  // namespace
+
+// Each chunk reads all of the weight twice and reads and writes its gradient, so few are better:
+// from 83 to 332 rows of 50,257 x 384 in float32 the products of 1,024 rows went from 1,003 to 794
+// ms, to 727 in one chunk (2 cores of an AMD EPYC). On a CPU a chunk takes no more memory than the
+// weight's gradient, which is there anyway, and 512 rows at most unless the rows are short. A GPU's
+// products want thousands of rows.
+int64_t cross_entropy_chunk_rows(int64_t vocabulary, int64_t width, Float type, bool on_cpu) {
+  const int64_t bytes_a_row = vocabulary * bytes_of(type);
+  if (!on_cpu) return std::max<int64_t>(1, (512 << 20) / bytes_a_row);
+  const int64_t of_gradient = width * 4 / bytes_of(type);
+  return std::max({int64_t{1}, (16 << 20) / bytes_a_row, std::min<int64_t>(512, of_gradient)});
+}
 
 CrossEntropy prepare_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
                                    const at::Tensor& losses, double scale, double label_smoothing,

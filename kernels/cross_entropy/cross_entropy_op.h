@@ -31,11 +31,14 @@ at::Tensor cross_entropy_sum(const at::Tensor& logits, const at::Tensor& targets
 // rows of them. `hidden` [..., D], `weight` [V, D] of hidden's dtype or float32; the logits are of
 // hidden's dtype, whatever autocast says, and weight is converted once a call. The gradients are
 // made chunk by chunk in the forward: weight's is summed in weight's dtype. The backward multiplies
-// by the incoming gradient, once. chunk_rows 0: chosen by the shape.
+// by the incoming gradient, once. chunk_rows 0: cross_entropy_chunk_rows.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& weight,
                                     const at::Tensor& targets,
                                     const CrossEntropyOptions& options = {},
                                     int64_t chunk_rows = 0);
+
+// Rows of logits [., V] that are held at a time for a weight [V, D]: at least 1.
+int64_t cross_entropy_chunk_rows(int64_t vocabulary, int64_t width, Float type, bool on_cpu);
 
 // lehr::cross_entropy_ through the dispatcher, in place: writes losses (float32, one a row) and, if
 // `gradient`, overwrites contiguous `logits` by the gradient of `scale` x their sum. No autograd.

@@ -5,26 +5,15 @@
 #include <memory>
 
 #include "kernels/adamw/adamw.h"
-#include "kernels/common/rounding.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/adamw_cases.h"
+#include "tests/kernels/floats.h"
 #include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
 namespace {
 
 using cuda_host::Buffer;
-
-std::vector<uint8_t> as_type(const std::vector<float>& values, Float type) {
-  std::vector<uint8_t> bytes(values.size() * static_cast<size_t>(bytes_of(type)));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (type == Float::kFloat32) std::memcpy(&bytes[4 * i], &values[i], 4);
-    const uint16_t half = type == Float::kBFloat16 ? rounded<BFloat16>(values[i]).bits
-                                                   : rounded<Float16>(values[i]).bits;
-    if (type != Float::kFloat32) std::memcpy(&bytes[2 * i], &half, 2);
-  }
-  return bytes;
-}
 
 // the memory of a model, exact in size, and its table
 class Model {
@@ -35,19 +24,19 @@ class Model {
     for (int64_t count : c.counts) {
       const auto values = [&](float scale) { return adamw_values(count, seed++, scale); };
       AdamWTensor row{};
-      row.parameter = reinterpret_cast<float*>(add(as_type(values(1), Float::kFloat32), skew * 4));
+      row.parameter = reinterpret_cast<float*>(add(packed(values(1), Float::kFloat32), skew * 4));
       auto gradient = values(0.1f);
       if (poison != 0 && count > 7) gradient[7] = poison;
-      row.gradient = add(as_type(gradient, c.gradients), skew * bytes_of(c.gradients));
-      row.exp_avg = reinterpret_cast<float*>(add(as_type(values(0.1f), Float::kFloat32), skew * 4));
+      row.gradient = add(packed(gradient, c.gradients), skew * bytes_of(c.gradients));
+      row.exp_avg = reinterpret_cast<float*>(add(packed(values(0.1f), Float::kFloat32), skew * 4));
       auto squares = values(0.1f);
       for (float& v : squares) v *= v;
-      row.exp_avg_sq = reinterpret_cast<float*>(add(as_type(squares, Float::kFloat32), skew * 4));
+      row.exp_avg_sq = reinterpret_cast<float*>(add(packed(squares, Float::kFloat32), skew * 4));
       if (c.copies)
         row.copy =
             add(std::vector<uint8_t>(count * bytes_of(c.copy_type)), skew * bytes_of(c.copy_type));
       if (c.averages)
-        row.average = reinterpret_cast<float*>(add(as_type(values(1), Float::kFloat32), skew * 4));
+        row.average = reinterpret_cast<float*>(add(packed(values(1), Float::kFloat32), skew * 4));
       row.count = count;
       row.first_chunk = chunks;
       row.decay = 0.999f;

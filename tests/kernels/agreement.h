@@ -49,6 +49,16 @@ inline void expect_close(const at::Tensor& actual, const at::Tensor& expected, T
   EXPECT_EQ(difference(doubles(actual), doubles(expected), tolerance), "") << what;
 }
 
+// of output `index`: numbers that every dtype holds exactly
+inline at::Tensor incoming_gradient(const at::Tensor& output, size_t index) {
+  return at::tensor(random_floats(output.numel(), 77 + index), at::kFloat)
+      .to(at::kHalf)
+      .to(at::kBFloat16)
+      .to(at::kHalf)
+      .view(output.sizes())
+      .to(output.options());
+}
+
 // outputs, then the gradients of the inputs that have one, for fixed gradients of the outputs
 inline Tensors run_both_ways(const Computation& computation, const Tensors& inputs,
                              bool in_double) {
@@ -58,15 +68,7 @@ inline Tensors run_both_ways(const Computation& computation, const Tensors& inpu
     leaves.push_back((in_double ? leaf : leaf.clone()).requires_grad_(input.requires_grad()));
   }
   Tensors outputs = computation(leaves), grads;
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    // of numbers that every dtype holds exactly
-    const at::Tensor grad = at::tensor(random_floats(outputs[i].numel(), 77 + i), at::kFloat)
-                                .to(at::kHalf)
-                                .to(at::kBFloat16)
-                                .to(at::kHalf)
-                                .view(outputs[i].sizes());
-    grads.push_back(grad.to(outputs[i].options()));
-  }
+  for (size_t i = 0; i < outputs.size(); ++i) grads.push_back(incoming_gradient(outputs[i], i));
   torch::autograd::backward(outputs, grads);
   Tensors results = outputs;
   for (const at::Tensor& leaf : leaves)

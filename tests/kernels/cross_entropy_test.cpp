@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "kernels/cross_entropy/cross_entropy_op.h"
+#include "tests/kernels/agreement.h"
 #include "tests/kernels/cross_entropy_cases.h"
 #include "tests/kernels/device.h"
 
@@ -12,12 +13,6 @@ namespace lehr::kernels {
 namespace {
 
 const std::vector<at::ScalarType> kTypes = {at::kFloat, at::kBFloat16, at::kHalf};
-
-Float float_of(at::ScalarType type) {
-  return type == at::kFloat      ? Float::kFloat32
-         : type == at::kBFloat16 ? Float::kBFloat16
-                                 : Float::kFloat16;
-}
 
 struct Inputs {
   at::Tensor logits, targets;  // [N, stride], [N]
@@ -65,7 +60,7 @@ void expect_near(const at::Tensor& value, const at::Tensor& expected, Tolerance 
 // a token's tolerance times the tokens
 Tolerance of_sum(const ClassifierShape& shape) {
   const Tolerance one = cross_entropy_loss_tolerance();
-  return {one.relative, one.absolute * static_cast<double>(shape.rows + 1)};
+  return {one.absolute * static_cast<double>(shape.rows + 1), one.relative};
 }
 
 class CrossEntropyOp : public OnDevice {};
@@ -87,7 +82,7 @@ void expect_aten(const ClassifierShape& shape, at::ScalarType type, at::Device d
   expect_near(sum, expected, of_sum(shape), where);
   const auto gradient = gradient_of(sum, leaf, 0.5);
   EXPECT_EQ(gradient.scalar_type(), type);
-  Tolerance tolerance = cross_entropy_gradient_tolerance(float_of(type));
+  Tolerance tolerance = cross_entropy_gradient_tolerance(float_type(gradient));
   if (type == at::kHalf) tolerance.absolute += 0x1p-24;  // the halving rounds subnormals again
   expect_near(gradient, gradient_of(expected, x, 0.5), tolerance, where);
 }
@@ -147,22 +142,12 @@ TEST_P(CrossEntropyOp, ConsumesLogitsOfAGraphAndLeavesLeavesAlone) {
   EXPECT_TRUE(at::equal(kept, in.logits));
 }
 
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "accepted";
-}
-
 TEST_P(CrossEntropyOp, RefusesASecondBackwardAndASecondDerivative) {
   const Inputs in = make_inputs({5, 65, 65}, at::kFloat, device());
   const auto leaf = in.logits.clone().requires_grad_();
   const auto sum = cross_entropy_sum(leaf, in.targets);
   torch::autograd::grad({sum}, {leaf}, {}, /*retain_graph=*/true);
-  EXPECT_NE(message_of([&] { torch::autograd::grad({sum}, {leaf}); }).find("called twice"),
-            std::string::npos);
+  expect_message([&] { torch::autograd::grad({sum}, {leaf}); }, "called twice");
   EXPECT_THROW(torch::autograd::grad({cross_entropy_sum(leaf, in.targets)}, {leaf}, {}, true, true),
                c10::Error);
 }
@@ -171,8 +156,7 @@ TEST(CrossEntropyArguments, AreCheckedByName) {
   const Inputs in = make_inputs({4, 10, 10}, at::kFloat, at::kCPU);
   const auto expect = [&](const at::Tensor& logits, const at::Tensor& targets,
                           const CrossEntropyOptions& options, const std::string& words) {
-    const auto text = message_of([&] { cross_entropy_sum(logits, targets, options); });
-    EXPECT_NE(text.find(words), std::string::npos) << text;
+    expect_message([&] { cross_entropy_sum(logits, targets, options); }, words);
   };
   expect(in.logits.to(at::kDouble), in.targets, {}, "dtype must be float32, bfloat16 or float16");
   expect(in.logits, in.targets.to(at::kInt), {}, "targets must be int64, one for each of 4 rows");
@@ -186,8 +170,7 @@ TEST(CrossEntropyArguments, AreCheckedByName) {
 
   const auto hidden = at::randn({4, 3}), weight = at::randn({10, 3});
   const auto linear = [&](const at::Tensor& h, const at::Tensor& w, const std::string& words) {
-    const auto text = message_of([&] { linear_cross_entropy_sum(h, w, in.targets); });
-    EXPECT_NE(text.find(words), std::string::npos) << text;
+    expect_message([&] { linear_cross_entropy_sum(h, w, in.targets); }, words);
   };
   linear(hidden, weight.t(), "hidden must be [..., D] and weight [V, D]");
   linear(hidden.narrow(0, 0, 3), weight, "targets are [4]");
@@ -265,23 +248,83 @@ TEST_P(LinearCrossEntropy, AgreesWithAtenForEveryChunk) {
   }
 }
 
+TEST(LinearCrossEntropyChunks, AreBoundedByMemoryAndHaveARow) {
+  struct Case {
+    int64_t vocabulary, width;
+    Float type;
+    int64_t on_cpu, on_gpu;
+  };
+  for (const Case& c : {
+           Case{65, 384, Float::kFloat32, 64527, 2064888},   // 16 MiB, 512 MiB
+           Case{50257, 384, Float::kFloat32, 384, 2670},     // the memory of the weight's gradient
+           Case{50257, 768, Float::kFloat32, 512, 2670},     // at most 512
+           Case{50257, 128, Float::kBFloat16, 256, 5341},    //
+           Case{128256, 4096, Float::kFloat16, 512, 2092},   //
+           Case{300007, 4, Float::kFloat32, 13, 447},        // 16 MiB
+           Case{int64_t{1} << 33, 1, Float::kFloat32, 1, 1}  //
+       }) {
+    EXPECT_EQ(cross_entropy_chunk_rows(c.vocabulary, c.width, c.type, true), c.on_cpu);
+    EXPECT_EQ(cross_entropy_chunk_rows(c.vocabulary, c.width, c.type, false), c.on_gpu);
+  }
+}
+
+// as many rows as make two chunks of the size chosen by the shape, and one row more
+TEST_P(LinearCrossEntropy, AgreesWithAtenInSeveralChunksOfItsOwn) {
+  const int64_t vocabulary = 8191;
+  const int64_t rows =
+      2 * cross_entropy_chunk_rows(vocabulary, 2, Float::kFloat32, device().is_cpu()) + 1;
+  const auto targets = at::tensor(cross_entropy_targets({rows, vocabulary, vocabulary}));
+  const auto h = random_tensor({rows, 2}, 1, Float::kFloat32, device()).requires_grad_(),
+             w = random_tensor({vocabulary, 2}, 2, Float::kFloat32, device()).requires_grad_();
+  const auto result = [&](const at::Tensor& sum) {
+    const auto gradients = torch::autograd::grad({sum}, {h, w});
+    return Tensors{sum, gradients[0], gradients[1]};
+  };
+  const Tensors got = result(linear_cross_entropy_sum(h, w, targets.to(device())));
+  const Tensors expected =
+      result(by_aten(h.to(at::kDouble).mm(w.to(at::kDouble).t()), targets.to(device()), {}));
+  expect_near(got[0], expected[0], {0, 1e-6}, "sum");
+  // the products sum thousands of numbers in float32
+  for (size_t i : {1, 2})
+    expect_close(got[i], expected[i], {5e-5, 1e-5}, "gradient " + std::to_string(i));
+}
+
+// Logits, their gradient, and the product of each chunk are rounded to bfloat16; sums are not.
 TEST_P(LinearCrossEntropy, SumsFloat32GradientsOfBfloat16Products) {
-  at::manual_seed(2);
-  const auto targets = at::tensor(cross_entropy_targets({64, 50, 50})).to(device());
-  const auto hidden = at::randn({64, 32}).to(device(), at::kBFloat16),
-             weight = (at::randn({50, 32}) * 0.2).to(device());
-  const auto h = hidden.to(at::kDouble).requires_grad_(),
-             w = weight.to(at::kDouble).requires_grad_();
-  const auto expected = by_aten(h.mm(w.t()), targets, {});
-  const auto wanted = torch::autograd::grad({expected}, {h, w});
+  const int64_t rows = 64, chunk = 8;
+  const auto targets = at::tensor(cross_entropy_targets({rows, 50, 50})).to(device());
+  // products of them are exact in float32, in any order, so that all round them alike
+  const auto lattice = [&](at::IntArrayRef sizes, uint64_t seed, double spacing) {
+    return (random_tensor(sizes, seed, Float::kFloat32, device()) / 0.25).round() * spacing;
+  };
+  const auto hidden = lattice({rows, 32}, 1, 0.25).to(at::kBFloat16);
+  const auto rounded_weight = lattice({50, 32}, 2, 0x1p-6);
+  const auto weight = rounded_weight * (1 + 0x1p-10);  // rounded to it
   const auto our_h = hidden.clone().requires_grad_(), our_w = weight.clone().requires_grad_();
-  const auto sum = linear_cross_entropy_sum(our_h, our_w, targets, {}, 8);
-  expect_near(sum, expected, {5e-3, 0}, "sum");
+  const auto sum = linear_cross_entropy_sum(our_h, our_w, targets, {}, chunk);
   const auto got = torch::autograd::grad({sum}, {our_h, our_w});
   EXPECT_EQ(got[0].scalar_type(), at::kBFloat16);
   EXPECT_EQ(got[1].scalar_type(), at::kFloat);
-  expect_near(got[0], wanted[0], {2e-2, 2e-2}, "d_hidden");
-  expect_near(got[1], wanted[1], {2e-2, 6e-2}, "d_weight");
+
+  const auto stored = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };
+  const auto h = hidden.to(at::kDouble), w = rounded_weight.to(at::kDouble);
+  const auto logits = stored(h.mm(w.t())).requires_grad_();
+  const auto expected = by_aten(logits, targets, {});
+  const auto gradient = stored(torch::autograd::grad({expected}, {logits})[0]);
+  auto d_weight = at::zeros_like(w);
+  for (int64_t begin = 0; begin < rows; begin += chunk)
+    d_weight += stored(gradient.narrow(0, begin, chunk).t().mm(h.narrow(0, begin, chunk)));
+  const auto d_hidden = gradient.mm(w);
+  expect_near(sum, expected, {0, 1e-6}, "sum");
+  // a gradient of a logit may fall to the other side of a rounding: times a weight, or an input
+  expect_near(got[0], d_hidden, {0x1p-10, 0x1.02p-8}, "d_hidden");
+  expect_near(got[1], d_weight, {0x1p-5, 0}, "d_weight");
+  // by which it is the right one at large: roundings cancel
+  const auto factor = [](const at::Tensor& value, const at::Tensor& right) {
+    return ((value * right).sum() / right.square().sum()).item<double>();
+  };
+  EXPECT_NEAR(factor(got[0], d_hidden), 1, 5e-4);
+  EXPECT_NEAR(factor(got[1], d_weight), 1, 5e-4);
   // the sum over chunks is no multiple of a bfloat16's unit
   EXPECT_FALSE(at::equal(got[1], got[1].to(at::kBFloat16).to(at::kFloat)));
 }

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/common/rounding.h"
 #include "kernels/embedding/embedding.h"
 #include "tests/cuda_host/host_test.h"
 #include "tests/kernels/embedding_cases.h"
+#include "tests/kernels/floats.h"
 #include "tests/kernels/simd_levels.h"
 
 namespace lehr::kernels {
@@ -15,26 +15,13 @@ namespace {
 using cuda_host::Buffer;
 using Bytes = std::vector<uint8_t>;
 
-Bytes as_type(const std::vector<float>& values, Float type) {
-  Bytes bytes(values.size() * static_cast<size_t>(bytes_of(type)));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (type == Float::kFloat32) std::memcpy(&bytes[4 * i], &values[i], 4);
-    const uint16_t half = type == Float::kBFloat16 ? rounded<BFloat16>(values[i]).bits
-                                                   : rounded<Float16>(values[i]).bits;
-    if (type != Float::kFloat32) std::memcpy(&bytes[2 * i], &half, 2);
-  }
-  return bytes;
-}
-
-const std::vector<Float> kTypes = {Float::kFloat32, Float::kBFloat16, Float::kFloat16};
-
 template <class Call>
 Bytes look_up(const EmbeddingShape& shape, const std::vector<int64_t>& ids, Float type,
               bool positions, size_t skew, Call call) {
   const size_t bytes = static_cast<size_t>(bytes_of(type));
-  Buffer<uint8_t> weight(as_type(embedding_values(shape.vocabulary * shape.width, 1), type),
+  Buffer<uint8_t> weight(packed(embedding_values(shape.vocabulary * shape.width, 1), type),
                          skew * bytes),
-      position(as_type(embedding_values(shape.length * shape.width, 2), type), skew * bytes),
+      position(packed(embedding_values(shape.length * shape.width, 2), type), skew * bytes),
       output(shape.tokens() * shape.width * bytes, skew * bytes);
   Buffer<int64_t> in(ids);
   call(Embedding{weight.data(), positions ? position.data() : nullptr, in.data(), output.data(),
@@ -53,7 +40,7 @@ Bytes add_up(const EmbeddingShape& shape, const std::vector<int64_t>& ids, Float
                    [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
   for (int64_t i : order) sorted_ids.push_back(ids[i]);
   const int64_t rows = sorted ? shape.vocabulary : shape.length;
-  Buffer<uint8_t> gradient(as_type(embedding_values(shape.tokens() * shape.width, 3), type),
+  Buffer<uint8_t> gradient(packed(embedding_values(shape.tokens() * shape.width, 3), type),
                            skew * bytes),
       result(rows * shape.width * bytes, skew * bytes);
   Buffer<int64_t> first(sorted_ids), second(order);
@@ -69,7 +56,7 @@ Bytes add_up(const EmbeddingShape& shape, const std::vector<int64_t>& ids, Float
 
 TEST(EmbeddingHost, GivesTheOraclesBits) {
   for (const EmbeddingShape& shape : embedding_shapes())
-    for (Float type : kTypes)
+    for (Float type : all_float_types())
       for (bool positions : {false, true})
         for (size_t skew : {0, 1}) {
           const auto ids = embedding_ids(shape);
@@ -92,7 +79,7 @@ TEST(EmbeddingHost, GivesTheOraclesBits) {
 
 TEST(EmbeddingHost, GivesTheOraclesBitsForGradients) {
   for (const EmbeddingShape& shape : embedding_shapes())
-    for (Float type : kTypes)
+    for (Float type : all_float_types())
       for (bool sorted : {false, true})
         for (bool same : {false, true})
           for (size_t skew : {0, 1}) {

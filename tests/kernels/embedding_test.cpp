@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "kernels/embedding/embedding_op.h"
+#include "tests/kernels/agreement.h"
 #include "tests/kernels/device.h"
 #include "tests/kernels/embedding_cases.h"
 
@@ -145,25 +146,17 @@ TEST(EmbeddingMeta, HasTheShapesOfTheRealOne) {
 
 TEST(EmbeddingArguments, AreCheckedByName) {
   const Inputs in = make_inputs({2, 3, 7, 5}, at::kFloat, at::kCPU);
-  const auto expect = [&](const std::function<at::Tensor()>& call, const std::string& words) {
-    std::string text = "accepted";
-    try {
-      call();
-    } catch (const c10::Error& error) {
-      text = error.what_without_backtrace();
-    }
-    EXPECT_NE(text.find(words), std::string::npos) << text;
-  };
-  expect([&] { return kernels::embedding(in.weight.to(at::kDouble), in.ids); },
-         "dtype must be float32");
-  expect([&] { return kernels::embedding(in.weight[0], in.ids); }, "weight must be [V, D]");
-  expect([&] { return kernels::embedding(in.weight, in.ids.to(at::kInt)); }, "ids must be int64");
-  expect([&] { return kernels::embedding(in.weight, in.ids + 7); }, "is not in [0, 7)");
-  expect([&] { return kernels::embedding(in.weight, in.ids - 7); }, "id -");
-  expect([&] { return embedding_add(in.weight, in.positions.narrow(0, 0, 2), in.ids); },
-         "positions must be [at least 3, 5], not [2, 5]");
-  expect([&] { return embedding_add(in.weight, in.positions.to(at::kHalf), in.ids); },
-         "positions must have weight's dtype");
+  expect_message([&] { return kernels::embedding(in.weight.to(at::kDouble), in.ids); },
+                 "dtype must be float32");
+  expect_message([&] { return kernels::embedding(in.weight[0], in.ids); }, "weight must be [V, D]");
+  expect_message([&] { return kernels::embedding(in.weight, in.ids.to(at::kInt)); },
+                 "ids must be int64");
+  expect_message([&] { return kernels::embedding(in.weight, in.ids + 7); }, "is not in [0, 7)");
+  expect_message([&] { return kernels::embedding(in.weight, in.ids - 7); }, "id -");
+  expect_message([&] { return embedding_add(in.weight, in.positions.narrow(0, 0, 2), in.ids); },
+                 "positions must be [at least 3, 5], not [2, 5]");
+  expect_message([&] { return embedding_add(in.weight, in.positions.to(at::kHalf), in.ids); },
+                 "positions must have weight's dtype");
 }
 
 }  // namespace

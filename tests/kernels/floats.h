@@ -22,9 +22,14 @@ inline std::string name_of(Float type) {
   return type == Float::kFloat32 ? "float32" : type == Float::kBFloat16 ? "bfloat16" : "float16";
 }
 
-// |actual - expected| <= relative |expected| + absolute max(1, largest |expected|)
+// |actual - expected| <= relative |expected| + absolute `scale`; NaN and infinities are themselves.
 struct Tolerance {
   double absolute, relative;
+  bool allows(double actual, double expected, double scale = 1) const {
+    if (actual == expected || (std::isnan(actual) && std::isnan(expected))) return true;
+    return std::isfinite(expected) &&
+           std::abs(actual - expected) <= relative * std::abs(expected) + absolute * scale;
+  }
 };
 
 // What one rounding to the storage type costs (half a unit in the last place), and what computing
@@ -93,7 +98,8 @@ inline std::vector<float> unpacked(const std::vector<uint8_t>& bytes, Float type
   return values;
 }
 
-// "" when close everywhere, else the first place that is not. NaN is close to NaN only.
+// "" when close everywhere, at the scale of the largest number expected, or of 1; else the first
+// place that is not.
 template <class A, class B>
 std::string difference(const A& actual, const B& expected, Tolerance tolerance) {
   if (actual.size() != expected.size())
@@ -103,8 +109,7 @@ std::string difference(const A& actual, const B& expected, Tolerance tolerance) 
     if (std::isfinite(e)) largest = std::max(largest, std::abs(e));
   for (size_t i = 0; i < actual.size(); ++i) {
     const double a = actual[i], e = expected[i];
-    if (a == e || (std::isnan(a) && std::isnan(e))) continue;
-    if (!(std::abs(a - e) <= tolerance.relative * std::abs(e) + tolerance.absolute * largest))
+    if (!tolerance.allows(a, e, largest))
       return "element " + std::to_string(i) + " is " + std::to_string(a) + ", not " +
              std::to_string(e) + " (off by " + std::to_string(a - e) + ")";
   }

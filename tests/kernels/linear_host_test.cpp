@@ -202,7 +202,7 @@ TEST_F(LinearOnCublasLt, FallsBackWhereAnEpilogueIsNotThere) {
     for (int again = 0; again < 2; ++again)  // nor does it ask again
       expect_agreement(mlp_by_lehr(Memory::kRowMajor), mlp_by_aten(Float::kFloat32),
                        linear_inputs({6, 8, 16, 8}, Float::kFloat32, at::kCPU), "fallback",
-                       linear_tolerance(Float::kFloat32));
+                       mlp_tolerance(Float::kFloat32));
     EXPECT_EQ(cublaslt_host::record().multiplied, 10);
     EXPECT_EQ(cublaslt_host::record().asked, 6);
     EXPECT_EQ(cublaslt_host::record().refused, 0);

@@ -151,8 +151,10 @@ bool same_bits(const NamedTensors& a, const NamedTensors& b) {
 
 double largest_difference(const NamedTensors& a, const NamedTensors& b) {
   double largest = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < a.size() && i < b.size(); ++i)
-    largest = std::max(largest, (a[i].tensor - b[i].tensor).abs().max().item<double>());
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    const double gap = (a[i].tensor - b[i].tensor).abs().max().item<double>();
+    largest = std::isnan(gap) ? INFINITY : std::max(largest, gap);
+  }
   return largest;
 }
 
