@@ -322,8 +322,11 @@ TEST(Loader, StopsWhileThreadsAreAtWork) {
   auto set = std::make_shared<Numbers>(1000);
   set->jitter = true;
   for (int i = 0; i < 20; ++i) {
-    Loader loader(set, options(4, 4));
-    if (i % 2) loader.next();
+    {
+      Loader loader(set, options(4, 4));
+      if (i % 2) loader.next();
+    }
+    EXPECT_EQ(set.use_count(), 1);  // no thread has it
   }
 }
 

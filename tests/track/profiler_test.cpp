@@ -16,12 +16,15 @@ namespace {
 
 using Json = nlohmann::json;
 
+// What is logged while it lives goes there alone.
 class Quiet {
  public:
   Quiet() {
-    log_through([](const std::string&) {});
+    said.clear();
+    log_through([](const std::string& line) { said += line + "\n"; });
   }
   ~Quiet() { log_through(nullptr); }
+  static inline std::string said;
 };
 
 void take_step(Profiler& profiler, int64_t step) {
@@ -94,6 +97,10 @@ TEST(ProfilerTest, GoesOnWhenTheFileCannotBeWritten) {
   Scratch folder;
   Profiler profiler(folder / "absent/trace.json", 1, 1);
   for (int64_t step = 1; step <= 2; ++step) take_step(profiler, step);
+  EXPECT_NE(quiet.said.find("the profile could not be written: " + folder / "absent/trace.json"),
+            std::string::npos)
+      << quiet.said;
+  EXPECT_FALSE(Trace::on());
 }
 
 TEST(ProfilerTest, IsOffUnlessEnabled) {
