@@ -77,7 +77,7 @@ void TokenShardWriter::flush() {
 }
 
 void TokenShardWriter::finish(TokenShard& about) {
-  if (documents_.empty()) documents_ = std::move(about.documents);
+  if (documents_.empty()) documents_.assign(about.documents.begin(), about.documents.end());
   const uint64_t bytes = static_cast<uint64_t>(count_) * token_bytes_;
   buffer_.resize(buffer_.size() + padded(bytes) - bytes);
   const auto* table = reinterpret_cast<const char*>(documents_.data());
@@ -88,11 +88,10 @@ void TokenShardWriter::finish(TokenShard& about) {
   about.token_bytes = token_bytes_;
   about.count = count_;
   about.vocabulary = vocabulary_;
-  about.documents = std::move(documents_);
   Header header;
   header.token_bytes = static_cast<uint32_t>(token_bytes_);
   header.count = static_cast<uint64_t>(count_);
-  header.documents = about.documents.size();
+  header.documents = documents_.size();
   header.vocabulary = static_cast<uint64_t>(vocabulary_);
   header.text_bytes = about.text_bytes;
   header.begin_file = about.begin.file, header.begin_byte = about.begin.byte;
@@ -165,18 +164,7 @@ TokenShard open_token_shard(const std::string& path, bool verify) {
   shard.content = text_of(header.content);
   shard.begin = {header.begin_file, header.begin_byte};
   shard.end = {header.end_file, header.end_byte};
-  shard.documents.resize(header.documents);
-  if (header.documents > 0)
-    std::memcpy(shard.documents.data(), data + padded(bytes), header.documents * sizeof(int64_t));
-  int64_t last = -1;
-  for (size_t i = 0; i < shard.documents.size(); ++i) {
-    if (shard.documents[i] <= last || shard.documents[i] >= shard.count)
-      bad_byte(
-          path, sizeof header + padded(bytes) + i * sizeof(int64_t),
-          fmt::format("document {} begins at token {}, which cannot be", i, shard.documents[i]),
-          kAgain);
-    last = shard.documents[i];
-  }
+  shard.documents = {reinterpret_cast<const int64_t*>(data + padded(bytes)), header.documents};
   shard.memory = std::shared_ptr<const void>(mapping, data);
   return shard;
 }

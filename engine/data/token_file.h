@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,12 +27,13 @@ struct TokenShard {
   std::string path;
   int token_bytes = 2;  // 2 or 4
   int64_t count = 0, vocabulary = 0;
-  uint64_t text_bytes = 0;             // that the tokens stand for, separators left out
-  std::vector<int64_t> documents;      // where they begin, ascending
+  uint64_t text_bytes = 0;  // that the tokens stand for, separators left out
+  // where documents begin, ascending: as the file says, which is checked where it is used
+  std::span<const int64_t> documents;
   std::string tokenizer;               // XXH3-128 of its json()
   std::string content;                 // XXH3-128 of ids and documents
   InputPlace begin, end;               // what it was made of
-  std::shared_ptr<const void> memory;  // the ids; owns the mapping
+  std::shared_ptr<const void> memory;  // the ids; owns the mapping, of the documents too
 };
 
 // Writes a shard piece by piece, durably: there and whole after finish(), or not there.
@@ -43,9 +45,9 @@ class TokenShardWriter {
   TokenShardWriter& operator=(const TokenShardWriter&) = delete;
   void begin_document() { documents_.push_back(count_); }
   void append(const Tokens& ids);  // below the vocabulary
-  int64_t count() const { return count_; }
+  int64_t documents() const { return static_cast<int64_t>(documents_.size()); }
   // text_bytes, tokenizer, begin and end are taken from `about`; documents too, where
-  // begin_document was not called. All else is filled in.
+  // begin_document was not called. All else but `memory` is filled in.
   void finish(TokenShard& about);
 
  private:

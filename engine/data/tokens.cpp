@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -42,9 +43,13 @@ int64_t Mixture::place(size_t source, int64_t k) const {
 }
 
 Mixture::Sample Mixture::at(int64_t i) const {
+  __extension__ using Wide = __int128;
+  const auto sources = static_cast<int64_t>(counts_.size());
   for (size_t source = 0; source < counts_.size(); ++source) {
-    // places of a source's samples ascend
-    int64_t low = 0, high = counts_[source];
+    // places of a source's samples ascend, and none is further than one a source from its share
+    const auto share = static_cast<int64_t>(static_cast<Wide>(i) * counts_[source] / size_);
+    int64_t low = std::max<int64_t>(0, share - sources - 1);
+    int64_t high = std::min(counts_[source], share + sources + 2);
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
       if (place(source, middle) < i)
@@ -171,6 +176,10 @@ TokenShards::TokenShards(const FieldSource& source) {
     total += s.windows.count;
     figures_[0].add(s.train_figures);
   }
+  // beyond memory, a window should not bring its neighbours along
+  const int64_t bytes = figures_[0].tokens * (reader.vocabulary() <= 65536 ? 2 : 4);
+  if (bytes / ::sysconf(_SC_PAGESIZE) > ::sysconf(_SC_PHYS_PAGES) / 2)
+    for (Source& s : sources_) s.train.read_sparsely();
   mixture_ = Mixture(fields.weights.empty() ? counts : shares(total, fields.weights));
   auto evaluate = [&](Split split, TokenStream stream, const SplitFigures& figures) {
     evaluated_[static_cast<int>(split)].add(std::move(stream), info_.context);
@@ -207,16 +216,19 @@ TokenShards::TokenShards(const FieldSource& source) {
 // The last part becomes validation, from the beginning of a document on where there is one.
 void TokenShards::hold_out(Source& s, double fraction) const {
   auto border = static_cast<int64_t>(static_cast<double>(s.train.size()) * (1 - fraction));
-  const auto& documents = s.train.documents();
-  auto next = std::lower_bound(documents.begin(), documents.end(), border);
-  if (next != documents.end()) border = *next;
+  for (int64_t from = border, size = s.train.size(), step = 1 << 20; from < size; from += step) {
+    const auto starts = s.train.documents_in(from, std::min(size, from + step));
+    if (starts.empty()) continue;
+    border = starts[0];
+    break;
+  }
   const TokenStream whole = s.train;
   const SplitFigures all = s.train_figures;
   s.train = whole.part(0, border);
   s.cut = s.validation = whole.part(border, whole.size());
   auto part_of = [&](const TokenStream& part) {
     const double share = static_cast<double>(part.size()) / static_cast<double>(whole.size());
-    return SplitFigures{part.size(), static_cast<int64_t>(part.documents().size()),
+    return SplitFigures{part.size(), part.documents(),
                         static_cast<uint64_t>(static_cast<double>(all.text_bytes) * share)};
   };
   s.train_figures = part_of(s.train), s.validation_figures = part_of(s.validation);

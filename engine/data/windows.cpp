@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,43 +30,60 @@ int64_t widen(const void* data, int64_t begin, int64_t count, int64_t* out) {
 }
 
 template <class T>
-std::shared_ptr<const void> narrowed(const Tokens& ids) {
-  auto copy = std::make_shared<std::vector<T>>(ids.begin(), ids.end());
-  return {copy, copy->data()};
+struct Copied {
+  std::vector<T> ids;
+  std::vector<int64_t> documents;
+};
+
+// tells the kernel how mapped memory is read; without it all still works
+void advise(const void* data, int64_t bytes, int advice) {
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(data), begin = address / page * page;
+  ::madvise(reinterpret_cast<void*>(begin), address - begin + static_cast<uintptr_t>(bytes),
+            advice);
 }
+
+const char* const kDamaged =
+    "The file is damaged: remove it and tokens.json, and run the same lehr tokenize again.";
 
 }  // namespace
 
-void TokenStream::add(Piece piece, const std::vector<int64_t>& documents) {
-  for (int64_t begin : documents) documents_.push_back(size_ + begin);
-  piece.begin = size_;
+void TokenStream::add(Piece piece) {
+  piece.begin = size_, piece.documents_before = documents_;
   size_ += piece.count;
+  documents_ += static_cast<int64_t>(piece.documents.size());
   pieces_.push_back(std::move(piece));
 }
 
 void TokenStream::add(const TokenShard& shard) {
-  add({shard.memory, shard.memory.get(), shard.token_bytes, 0, shard.count, shard.vocabulary,
-       shard.path},
-      shard.documents);
+  add(Piece{shard.memory, shard.memory.get(), shard.token_bytes, 0, shard.count, shard.vocabulary,
+            shard.path, shard.documents});
 }
 
 void TokenStream::add(const Tokens& ids, int64_t vocabulary,
                       const std::vector<int64_t>& documents) {
-  const bool narrow = vocabulary <= 65536;
-  auto memory = narrow ? narrowed<uint16_t>(ids) : narrowed<uint32_t>(ids);
-  const void* data = memory.get();
-  add({std::move(memory), data, narrow ? 2 : 4, 0, static_cast<int64_t>(ids.size()), vocabulary,
-       ""},
-      documents);
+  auto copy = [&]<class T>(T) {
+    const auto memory = std::make_shared<const Copied<T>>(
+        Copied<T>{std::vector<T>(ids.begin(), ids.end()), documents});
+    add(Piece{memory, memory->ids.data(), sizeof(T), 0, static_cast<int64_t>(ids.size()),
+              vocabulary, "", memory->documents});
+  };
+  vocabulary <= 65536 ? copy(uint16_t{}) : copy(uint32_t{});
+}
+
+std::vector<TokenStream::Piece>::const_iterator TokenStream::piece_at(int64_t token) const {
+  auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), token,
+                                [](int64_t at, const Piece& p) { return at < p.begin; });
+  return piece == pieces_.begin() ? piece : piece - 1;
 }
 
 void TokenStream::read(int64_t begin, int64_t count, int64_t* out) const {
   TORCH_CHECK(begin >= 0 && count >= 0 && begin + count <= size_, "tokens beyond the stream");
-  auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), begin,
-                                [](int64_t at, const Piece& p) { return at < p.begin; });
-  if (piece != pieces_.begin()) --piece;
-  for (; count > 0; ++piece) {
+  for (auto piece = piece_at(begin); count > 0; ++piece) {
     const int64_t at = begin - piece->begin, n = std::min(count, piece->count - at);
+    if (sparse_)
+      advise(static_cast<const char*>(piece->data) + at * piece->bytes, n * piece->bytes,
+             MADV_WILLNEED);
     const int64_t largest = piece->bytes == 2 ? widen<uint16_t>(piece->data, at, n, out)
                                               : widen<uint32_t>(piece->data, at, n, out);
     if (largest >= piece->vocabulary)
@@ -72,15 +91,43 @@ void TokenStream::read(int64_t begin, int64_t count, int64_t* out) const {
                   fmt::format("token {} is {}, and its ids are below {}",
                               piece->first + at + (std::find(out, out + n, largest) - out), largest,
                               piece->vocabulary),
-                  piece->path,
-                  "The file is damaged: remove it and tokens.json, and run the same lehr tokenize "
-                  "again.");
+                  piece->path, kDamaged);
     begin += n, count -= n, out += n;
   }
 }
 
+void TokenStream::read_sparsely() {
+  sparse_ = true;
+  for (const Piece& piece : pieces_) advise(piece.data, piece.count * piece.bytes, MADV_RANDOM);
+}
+
 int64_t TokenStream::document_of(int64_t token) const {
-  return std::upper_bound(documents_.begin(), documents_.end(), token) - documents_.begin() - 1;
+  const auto piece = piece_at(token);
+  const auto& starts = piece->documents;
+  return piece->documents_before - 1 +
+         (std::upper_bound(starts.begin(), starts.end(), token - piece->begin + piece->first) -
+          starts.begin());
+}
+
+std::vector<int64_t> TokenStream::documents_in(int64_t begin, int64_t end) const {
+  std::vector<int64_t> found;
+  if (pieces_.empty()) return found;
+  for (auto piece = piece_at(begin); piece != pieces_.end() && piece->begin < end; ++piece) {
+    const auto& starts = piece->documents;
+    const int64_t shift = piece->begin - piece->first;  // from the shard's numbers to the stream's
+    auto start = std::lower_bound(starts.begin(), starts.end(), begin - shift);
+    for (; start != starts.end() && *start + shift < end; ++start) {
+      const int64_t at = *start + shift;
+      if (at < std::max(begin, piece->begin) || at >= piece->begin + piece->count ||
+          (!found.empty() && at <= found.back()))
+        throw Error(Code::kData,
+                    fmt::format("document {} begins at token {}, which cannot be",
+                                start - starts.begin(), *start),
+                    piece->path, kDamaged);
+      found.push_back(at);
+    }
+  }
+  return found;
 }
 
 TokenStream TokenStream::part(int64_t begin, int64_t end) const {
@@ -89,15 +136,15 @@ TokenStream TokenStream::part(int64_t begin, int64_t end) const {
     const int64_t from = std::max(begin, piece.begin),
                   to = std::min(end, piece.begin + piece.count);
     if (from >= to) continue;
-    std::vector<int64_t> documents;
-    for (auto it = std::lower_bound(documents_.begin(), documents_.end(), from);
-         it != documents_.end() && *it < to; ++it)
-      documents.push_back(*it - from);
     Piece cut = piece;
     cut.data = static_cast<const char*>(piece.data) + (from - piece.begin) * piece.bytes;
     cut.count = to - from;
     cut.first += from - piece.begin;
-    result.add(std::move(cut), documents);
+    const auto& starts = piece.documents;
+    const auto low = std::lower_bound(starts.begin(), starts.end(), cut.first);
+    const auto high = std::lower_bound(low, starts.end(), cut.first + cut.count);
+    cut.documents = starts.subspan(low - starts.begin(), high - low);
+    result.add(std::move(cut));
   }
   return result;
 }
@@ -116,12 +163,6 @@ void EvaluationStreams::add(TokenStream stream, int64_t context) {
   context_ = context;
   ends_.push_back(ends_.back() + evaluation_windows(stream.size(), context));
   streams_.push_back(std::make_unique<const TokenStream>(std::move(stream)));
-}
-
-int64_t EvaluationStreams::tokens() const {
-  int64_t tokens = 0;
-  for (const auto& stream : streams_) tokens += stream->size();
-  return tokens;
 }
 
 WindowPlace EvaluationStreams::at(int64_t window) const {
@@ -161,15 +202,14 @@ void WindowDataset::fill(Split split, const int64_t* samples, int64_t begin, int
     batch.samples[i] = samples[i];
     if (!document_mask_) continue;
     int64_t* segments = batch.segments.data_ptr<int64_t>() + i * context;
-    const auto& starts = at.stream->documents();
+    const auto starts = at.stream->documents_in(at.begin + 1, at.begin + n);
+    auto next = starts.begin();
     int64_t document = at.stream->document_of(at.begin);
     for (int64_t t = 0; t < n - 1; ++t) {
       segments[t] = document;
-      const bool ends = document + 1 < static_cast<int64_t>(starts.size()) &&
-                        starts[document + 1] == at.begin + t + 1;
-      if (!ends) continue;
+      if (next == starts.end() || *next != at.begin + t + 1) continue;
       targets[t] = kNoTarget;  // the first token of another document
-      ++document;
+      ++document, ++next;
     }
     std::fill(segments + n - 1, segments + context, -1);
   }

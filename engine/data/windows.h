@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,14 @@ class TokenStream {
   int64_t size() const { return size_; }
   // Throws Error{kData} naming the shard where an id is not below its vocabulary.
   void read(int64_t begin, int64_t count, int64_t* out) const;
-  const std::vector<int64_t>& documents() const { return documents_; }
-  // the number of the document that holds this token
+  // Windows of it will be read here and there, and memory does not hold all of it.
+  void read_sparsely();
+  int64_t documents() const { return documents_; }
+  // The number of the document that holds this token: the last that begins at it or before.
   int64_t document_of(int64_t token) const;
+  // Where documents begin in [begin, end). Throws Error{kData} naming the shard for a table of
+  // documents that makes no sense.
+  std::vector<int64_t> documents_in(int64_t begin, int64_t end) const;
   // the tokens [begin, end) of this stream
   TokenStream part(int64_t begin, int64_t end) const;
 
@@ -39,12 +45,15 @@ class TokenStream {
     int64_t begin, count;  // within the stream
     int64_t vocabulary;
     std::string path;
-    int64_t first = 0;  // of the shard
+    std::span<const int64_t> documents;  // where they begin, counted from the shard's first token
+    int64_t first = 0;                   // of the shard
+    int64_t documents_before = 0;        // in the pieces before
   };
-  void add(Piece piece, const std::vector<int64_t>& documents);
+  void add(Piece piece);
+  std::vector<Piece>::const_iterator piece_at(int64_t token) const;
   std::vector<Piece> pieces_;
-  std::vector<int64_t> documents_;
-  int64_t size_ = 0;
+  int64_t size_ = 0, documents_ = 0;
+  bool sparse_ = false;
 };
 
 // Windows of training from a stream of `tokens`: all of them fit at every shift in [0, shifts).
@@ -67,7 +76,6 @@ class EvaluationStreams {
  public:
   void add(TokenStream stream, int64_t context);
   int64_t windows() const { return ends_.back(); }
-  int64_t tokens() const;
   WindowPlace at(int64_t window) const;
 
  private:

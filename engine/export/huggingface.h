@@ -5,9 +5,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/data/dataset.h"
 #include "engine/data/tokenizer.h"
 #include "models/model.h"
@@ -16,6 +18,8 @@ namespace lehr::artefact {
 
 // True for a folder with a config.json and no manifest of ours.
 bool is_huggingface(const std::string& path);
+// What is wrong with a folder that is neither ours nor such a one, where it holds weights.
+std::optional<Error> foreign_folder(const std::string& folder);
 
 // The shape of a model, in the words of the recipe's section `model`; nothing is left to a default.
 struct Shape {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "engine/base/error.h"
@@ -66,8 +67,9 @@ std::map<std::string, int64_t> columns_of(const NamedTensors& parameters) {
   return columns;
 }
 
-// Why a folder has no model.safetensors: what lies there instead, and what to do.
-Error no_weights(const std::string& folder) {
+// What lies in a folder instead of model.safetensors, and what to do; nullopt: nothing that is
+// known.
+std::optional<Error> other_weights(const std::string& folder) {
   struct Other {
     const char *ending, *what, *remedy;
   };
@@ -92,8 +94,13 @@ Error no_weights(const std::string& folder) {
         return Error(Code::kCheckpoint,
                      fmt::format("there is no {} here; `{}` is {}", kWeightsName, name, other.what),
                      folder, other.remedy);
-  return Error(Code::kCheckpoint, fmt::format("there is no {} here", kWeightsName), folder,
-               "name a folder that save_pretrained wrote");
+  return std::nullopt;
+}
+
+Error no_weights(const std::string& folder) {
+  return other_weights(folder).value_or(Error(Code::kCheckpoint,
+                                              fmt::format("there is no {} here", kWeightsName),
+                                              folder, "name a folder that save_pretrained wrote"));
 }
 
 // All tensors of a folder by name, in one file or several.
@@ -183,6 +190,13 @@ bool is_no_weight(const std::string& name) {
 }
 
 }  // namespace
+
+std::optional<Error> foreign_folder(const std::string& folder) {
+  if (file_exists(join_path(folder, kWeightsName)) || file_exists(join_path(folder, kIndexName)))
+    return Error(Code::kCheckpoint, "there are weights here, but no config.json", folder,
+                 "download it too: it says what the weights are of");
+  return other_weights(folder);
+}
 
 NamedTensors to_huggingface(const NamedTensors& parameters, int64_t vocabulary) {
   const auto columns = columns_of(parameters);

@@ -55,6 +55,7 @@ checkpoint::Loaded load_from(const std::string& path) {
   auto loaded = checkpoint::load_newest(file_exists(inside) ? inside : path,
                                         [](const std::string& text) { log_warning(text); });
   if (loaded) return std::move(*loaded);
+  if (const auto other = artefact::foreign_folder(path)) throw *other;
   throw Error(Code::kCheckpoint, "there is no checkpoint here", path,
               "name a run folder, its checkpoints/, or one step-... folder");
 }

@@ -257,8 +257,7 @@ Tokenization::Figures Tokenization::finish_side(Side& side, const Made& made) co
   side.about.tokenizer = tokenizer_hash_;
   side.about.begin = made.begin, side.about.end = made.end;
   side.writer.finish(side.about);
-  return {side.about.count, static_cast<int64_t>(side.about.documents.size()),
-          static_cast<int64_t>(side.about.text_bytes)};
+  return {side.about.count, side.writer.documents(), static_cast<int64_t>(side.about.text_bytes)};
 }
 
 // Makes shard `number` of the documents from `begin` on; nullopt: there are none.

@@ -30,7 +30,7 @@ std::string write_shard(const TempFolder& folder, const std::string& name, const
   shard.path = folder.path(name);
   shard.tokenizer = std::string(32, 'a');
   shard.text_bytes = ids.size() * 3;
-  shard.documents = std::move(documents);
+  shard.documents = documents;
   write_token_shard(shard, ids, vocabulary);
   return shard.path;
 }
@@ -44,14 +44,16 @@ TEST(TokenShard, HoldsWhatWasWritten) {
       shard.tokenizer = "0123456789abcdef0123456789abcdef";
       shard.text_bytes = 77;
       shard.begin = {1, 2}, shard.end = {3, 4};
-      if (n > 3) shard.documents = {1, 3};
+      const std::vector<int64_t> documents = {1, 3};
+      if (n > 3) shard.documents = documents;
       const Tokens ids = counting(n, static_cast<uint32_t>(vocabulary) - 300, 300);
       write_token_shard(shard, ids, vocabulary);
       const TokenShard read = open_token_shard(shard.path, true);
       EXPECT_EQ(read.token_bytes, vocabulary > 65536 ? 4 : 2);
       EXPECT_EQ(read.count, static_cast<int64_t>(n));
       EXPECT_EQ(read.vocabulary, vocabulary);
-      EXPECT_EQ(read.documents, shard.documents);
+      EXPECT_TRUE(std::equal(read.documents.begin(), read.documents.end(), shard.documents.begin(),
+                             shard.documents.end()));
       EXPECT_EQ(read.tokenizer, shard.tokenizer);
       EXPECT_EQ(read.text_bytes, 77u);
       EXPECT_EQ(read.begin, shard.begin);
@@ -102,7 +104,8 @@ TEST(TokenStream, ReadsAcrossPieces) {
                ids.empty() ? std::vector<int64_t>{} : std::vector<int64_t>{0});
   }
   ASSERT_EQ(stream.size(), static_cast<int64_t>(all.size()));
-  EXPECT_EQ(stream.documents(), starts);
+  EXPECT_EQ(stream.documents_in(0, stream.size()), starts);
+  EXPECT_EQ(stream.documents(), static_cast<int64_t>(starts.size()));
   const int64_t n = stream.size();
   for (int64_t begin = 0; begin <= n; ++begin)
     for (int64_t end = begin; end <= n; ++end) {
@@ -113,8 +116,18 @@ TEST(TokenStream, ReadsAcrossPieces) {
       ASSERT_EQ(part.size(), end - begin);
       part.read(0, part.size(), read.data());
       ASSERT_TRUE(std::equal(read.begin(), read.end(), all.begin() + begin));
-      for (int64_t start : part.documents())
-        ASSERT_TRUE(std::count(starts.begin(), starts.end(), begin + start));
+      std::vector<int64_t> within;  // of the part, in its own numbers
+      for (const int64_t start : starts)
+        if (start >= begin && start < end) within.push_back(start - begin);
+      ASSERT_EQ(part.documents_in(0, part.size()), within);
+      for (auto& start : within) start += begin;
+      ASSERT_EQ(stream.documents_in(begin, end), within);
+      for (int64_t t = begin; t < end; ++t) {
+        const auto before = std::upper_bound(starts.begin(), starts.end(), t) - starts.begin();
+        ASSERT_EQ(stream.document_of(t), before - 1);
+        const auto cut = std::lower_bound(starts.begin(), starts.end(), begin) - starts.begin();
+        ASSERT_EQ(part.document_of(t - begin), before - 1 - cut);
+      }
     }
 }
 
@@ -149,6 +162,22 @@ TEST(Mixture, HoldsBillionsOfSamples) {
   for (int64_t i = 1'234'567'890'123; i < 1'234'567'890'123 + 4000; ++i)
     first += mixture.at(i).source == 0;
   EXPECT_NEAR(static_cast<double>(first), 3000, 2);
+}
+
+// only a stretch around a sample's share is looked through
+TEST(Mixture, FindsEverySampleOfManyUnevenSources) {
+  Random random(6, Stream::kTest, 0);
+  for (int round = 0; round < 40; ++round) {
+    std::vector<int64_t> counts(1 + random.below(12));
+    for (auto& count : counts) count = random.below(4) ? random.below(50) : random.below(2);
+    const Mixture mixture(counts);
+    std::vector<int64_t> seen(counts.size());
+    for (int64_t i = 0; i < mixture.size(); ++i) {
+      const auto [source, number] = mixture.at(i);
+      ASSERT_EQ(number, seen[source]++);
+    }
+    EXPECT_EQ(seen, counts);
+  }
 }
 
 TEST(Mixture, SharesAddUp) {
@@ -325,6 +354,12 @@ TEST(TokensSource, AnIdBeyondTheVocabularyNamesItsShard) {
   EXPECT_EQ(error.code(), Code::kData);
   EXPECT_EQ(error.where(), bad);
   EXPECT_TRUE(holds(error.what(), "token 150 is 400, and its ids are below 300")) << error.what();
+  // and so does a table of documents that makes no sense
+  const std::string odd = write_shard(folder, "odd.tokens", counting(200, 0, 90), 300, {0, 90, 40});
+  auto masked = open_dataset(token_fields({odd}, 8).set("data.document_mask", true));
+  const Error table = error_of([&] { filled(*masked, Split::kTrain, false); });
+  EXPECT_EQ(table.where(), odd);
+  EXPECT_TRUE(holds(table.what(), "begins at token")) << table.what();
 }
 
 TEST(TokensSource, CountsAreThoseOfTheIndexWithoutWhatValidates) {
@@ -357,7 +392,8 @@ TEST(TokensSource, SaysWhatDoesNotFit) {
   TokenShard other;
   other.path = folder.path("b.tokens");
   other.tokenizer = std::string(32, 'b');
-  other.documents = {0};
+  const std::vector<int64_t> first = {0};
+  other.documents = first;
   write_token_shard(other, counting(500, 0, 500), 60000);
   EXPECT_TRUE(holds(error_of([&] {
                       open_dataset(token_fields({a, other.path}, 8));

@@ -163,6 +163,26 @@ TEST(Tokenize, KeepsWholeShardsAndMakesDamagedOnesAgain) {
   EXPECT_EQ(inode("train-00003.tokens"), after);
 }
 
+TEST(Tokenize, ContinuesAFolderThatAnEarlierReleaseBegan) {
+  Scratch scratch;
+  write_documents(scratch, 800);
+  ASSERT_EQ(lehr(words_for("out"), scratch.path).code, 0);
+  const auto whole = content_of(scratch, "out");
+  auto plan = nlohmann::json::parse(whole.at("tokenize.json"));
+  plan["version"] = 1;  // which knew inputs by their checksum alone
+  for (auto& input : plan["inputs"]) input.erase("bytes");
+  scratch.write("out/tokenize.json", plan.dump(2));
+  ASSERT_EQ(shell("rm out/tokens.json out/train-00001.tokens", scratch.path).code, 0);
+  const Outcome again = lehr(words_for("out"), scratch.path);
+  ASSERT_EQ(again.code, 0) << again.out;
+  for (const auto& [name, content] : whole) {
+    if (name == "tokenize.json") continue;
+    EXPECT_EQ(scratch.read("out/" + name), content) << name;
+  }
+  scratch.write("in1.txt", "another text");
+  EXPECT_EQ(lehr(words_for("out"), scratch.path).code, 2);
+}
+
 TEST(Tokenize, RefusesAFolderOfAnotherTokenization) {
   Scratch scratch;
   write_documents(scratch, 200);
@@ -219,7 +239,8 @@ TEST(Tokenize, ALongDocumentHasTheIdsOfTheWhole) {
     const data::Tokens wanted = read->encode(text);
     const auto* ids = static_cast<const uint16_t*>(shard.memory.get());
     EXPECT_TRUE(std::equal(ids, ids + shard.count, wanted.begin(), wanted.end())) << output;
-    EXPECT_EQ(shard.documents, std::vector<int64_t>{0});
+    ASSERT_EQ(shard.documents.size(), 1u);
+    EXPECT_EQ(shard.documents[0], 0);
     EXPECT_EQ(folder.layout, (data::TextLayout{"", false}));
     // how often each id stands there is known without reading them
     std::vector<int64_t> counts(read->vocabulary());

@@ -4,11 +4,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
 
 #include "engine/step/loss.h"
+#include "engine/step/step.h"
 #include "models/ops.h"
 
 namespace lehr::step {
@@ -80,6 +82,22 @@ TEST_P(Parts, GiveTheSameBitsOnAnyNumberOfThreads) {
     for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
   }
   at::set_num_threads(before);
+}
+
+// perplexity and bits per byte follow from it
+TEST_P(Parts, AnEvaluationIsCrossEntropyAloneWhateverTrainingAdds) {
+  Toy toy(GetParam());
+  toy.model->train(false);
+  const c10::NoGradGuard no_grad;
+  const Evaluated plain = evaluate_batch(FixedFields(), *toy.model, toy.batch);
+  const Evaluated other = evaluate_batch(
+      FixedFields({{"loss.label_smoothing", 0.3}, {"loss.z_loss", 0.1}}), *toy.model, toy.batch);
+  EXPECT_EQ(other.sum, plain.sum);
+  const at::Tensor logits = toy.model->forward(toy.batch.inputs).flatten(0, 1);
+  const double sum =
+      at::cross_entropy_loss(logits, toy.batch.targets.flatten(), {}, at::Reduction::Sum)
+          .item<double>();
+  EXPECT_NEAR(plain.sum, sum, 1e-5 * sum);
 }
 
 TEST(PartsOf, AreNeverMoreThanSamplesAndOneForALargeModel) {
