@@ -71,6 +71,12 @@ void takes_doctors_options(CLI::App* sub, Options& o) {
       ->check(CLI::Range(0.1, 86400.0));
 }
 
+// Where the runs of a proof go: beside those of the recipe.
+std::string proof_folder(const Options& o, const char* verb) {
+  const auto job = run::load_recipe(o.recipe, o.overrides).get<run::JobFields>();
+  return join_path(job.output_dir, fmt::format("{}-{}", verb, getpid()));
+}
+
 // The whole program but for its process; called again in each rank that `lehr launch` starts.
 int run_program(const std::vector<std::string>& words);
 
@@ -285,13 +291,13 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     request.recipe = o.recipe;
     request.overrides = o.overrides;
     request.kills = o.kills;
-    request.folder = fmt::format("runs/resume-test-{}", getpid());
+    request.folder = proof_folder(o, "resume-test");
     return run::resume_test(request, *terminal) ? 0 : static_cast<int>(Code::kCheckpoint);
   } else if (*equivalence) {
     comparing.program = std::filesystem::read_symlink("/proc/self/exe").string();
     comparing.recipe = o.recipe;
     comparing.overrides = o.overrides;
-    comparing.folder = fmt::format("runs/equivalence-{}", getpid());
+    comparing.folder = proof_folder(o, "equivalence");
     return run::equivalence(comparing, *terminal) ? 0 : static_cast<int>(Code::kRanks);
   } else if (*exports) {
     run::export_run(o.path, o.output, *terminal, o.format, o.overrides);

@@ -45,8 +45,8 @@ void require_space(const std::string& folder, uint64_t bytes) {
   uint64_t free_bytes = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (free_bytes < bytes)
     throw Error(Code::kCheckpoint,
-                fmt::format("a checkpoint of {} MB does not fit: {} MB are free", bytes >> 20,
-                            free_bytes >> 20),
+                fmt::format("a checkpoint of {} kB does not fit: {} kB are free", bytes >> 10,
+                            free_bytes >> 10),
                 folder, "free some space, or lower checkpoint.keep_latest_k");
 }
 

@@ -73,18 +73,21 @@ std::string quoted(std::string_view cell) {
   return "'" + text + (cell.size() > 40 ? "...'" : "'");
 }
 
-size_t column_index(const CsvReader& reader, const std::string& path, const std::string& name,
-                    const char* field) {
-  const auto& names = reader.names();
+}  // namespace
+
+size_t column_index(const StringList& names, const std::string& path, const std::string& name,
+                    const std::string& field) {
   auto found = std::find(names.begin(), names.end(), name);
   if (found != names.end()) return found - names.begin();
   const std::string near = nearest(name, names);
-  throw Error(Code::kRecipe, fmt::format("{} has no column '{}'", path, name), field,
-              near.empty() ? fmt::format("Its columns are {}.", fmt::join(names, ", "))
-                           : fmt::format("Did you mean '{}'?", near));
+  std::string hint = fmt::format("Did you mean '{}'?", near);
+  if (names.size() == 1)
+    hint = fmt::format("It has one column, {}: is data.delimiter what separates its fields?",
+                       quoted(names[0]));
+  else if (near.empty())
+    hint = fmt::format("Its columns are {}.", fmt::join(names, ", "));
+  throw Error(Code::kRecipe, fmt::format("{} has no column '{}'", path, name), field, hint);
 }
-
-}  // namespace
 
 CsvReader::CsvReader(const Bytes& file, char delimiter)
     : file_(file),
@@ -202,12 +205,12 @@ TableRows read_table(const Bytes& file, char delimiter, const TableColumns& colu
   CsvReader reader(file, delimiter);
   std::vector<size_t> numbers, strings;
   for (const auto& name : columns.numbers)
-    numbers.push_back(column_index(reader, file.path, name, "data.number_columns"));
+    numbers.push_back(column_index(reader.names(), file.path, name, "data.number_columns"));
   for (const auto& name : columns.strings)
-    strings.push_back(column_index(reader, file.path, name, "data.string_columns"));
+    strings.push_back(column_index(reader.names(), file.path, name, "data.string_columns"));
   const bool has_target = !columns.target.empty();
   const size_t target =
-      has_target ? column_index(reader, file.path, columns.target, "data.target") : 0;
+      has_target ? column_index(reader.names(), file.path, columns.target, "data.target") : 0;
   dictionaries.resize(strings.size());
 
   TableRows table;

@@ -74,6 +74,11 @@ TableRows read_table(const Bytes& file, char delimiter, const TableColumns& colu
 // For each column: does every cell that is not missing hold a finite number?
 std::vector<bool> number_columns(const Bytes& file, char delimiter);
 
+// Place of a column. Throws Error{kRecipe} where it is not there, naming `field` and the nearest,
+// or all of them, or the delimiter that was not found.
+size_t column_index(const StringList& names, const std::string& path, const std::string& name,
+                    const std::string& field);
+
 // The spelling of data.delimiter. Throws Error{kRecipe}.
 char parse_delimiter(const std::string& text);
 

@@ -29,7 +29,8 @@ Section DataFields::section() {
       .required()
       .synonyms({"data.format", "data.type", "training.dataset"});
   d.field("name", &DataFields::name,
-          "The name by which scripts/data fetches this set; messages about missing files say it.");
+          "The name by which scripts/data fetches this set; messages about missing files say it.")
+      .free_to_change();
   d.field("classes", &DataFields::classes,
           "Names of the classes in the order of their numbers; empty: the numbers, folders or "
           "labels found.")

@@ -97,14 +97,9 @@ void Table::choose_columns(const Bytes& file, char delimiter, const TableFields&
   auto holds = [](const StringList& list, const std::string& name) {
     return std::find(list.begin(), list.end(), name) != list.end();
   };
-  auto check = [&](const std::string& name, const char* field) {
-    if (holds(names, name)) return;
-    const std::string near = nearest(name, names);
-    throw Error(Code::kRecipe, fmt::format("{} has no column '{}'", file.path, name), field,
-                near.empty() ? "" : fmt::format("Did you mean '{}'?", near));
-  };
-  check(fields.target, "data.target");
-  for (const auto& name : fields.ignore_columns) check(name, "data.ignore_columns");
+  column_index(names, file.path, fields.target, "data.target");
+  for (const auto& name : fields.ignore_columns)
+    column_index(names, file.path, name, "data.ignore_columns");
   for (const auto* list : {&columns.numbers, &columns.strings})
     if (holds(*list, fields.target))
       throw Error(Code::kRecipe,
@@ -141,7 +136,8 @@ StringList sorted_classes(StringList names) {
   std::sort(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
     if (!numbers) return a < b;
     const double x = std::strtod(a.c_str(), nullptr), y = std::strtod(b.c_str(), nullptr);
-    return x != y ? x < y : a < b;
+    if (std::isnan(x) != std::isnan(y)) return std::isnan(y);  // `nan` is a class too, the last one
+    return x < y || (!(y < x) && a < b);
   });
   return names;
 }

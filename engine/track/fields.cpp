@@ -35,6 +35,7 @@ Section ProfilingFields::section() {
       .synonyms({"num_steps", "active_steps", "active"})
       .free_to_change();
   d.field("file", &ProfilingFields::file, "File name of the trace in the run folder.")
+      .names(NameRule::kPlain)
       .synonyms({"save_traces_folder", "trace_file"})
       .free_to_change();
   d.field(

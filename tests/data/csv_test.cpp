@@ -101,6 +101,12 @@ TEST_F(Csv, NamesTheNearestColumn) {
   EXPECT_EQ(error.code(), Code::kRecipe);
   EXPECT_EQ(error.where(), "data.target");
   EXPECT_TRUE(holds(error.hint(), "Did you mean 'cnt'?"));
+  const auto hint = [](const StringList& names) {
+    return error_of([&] { column_index(names, "t.csv", "price", "data.target"); }).hint();
+  };
+  EXPECT_EQ(hint({"a", "b"}), "Its columns are a, b.");
+  EXPECT_EQ(hint({"a;b;price"}),
+            "It has one column, 'a;b;price': is data.delimiter what separates its fields?");
 }
 
 TEST_F(Csv, KeepsEmptyNamesApart) {

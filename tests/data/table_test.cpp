@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "engine/data/dataset.h"
 #include "tests/data/files.h"
@@ -45,6 +46,18 @@ class Tables : public testing::Test {
   }
   TempFolder folder;
 };
+
+TEST_F(Tables, OrderClassesByValueWhereverTheyStand) {
+  for (const char* rows : {"3\nnan\n1\n20\n-inf", "nan\n20\n3\n-inf\n1", "1\n3\n-inf\n20\nnan"}) {
+    std::string content = "id,x,y\n";
+    std::istringstream labels(rows);
+    for (std::string label; std::getline(labels, label);)
+      for (int i = 0; i < 9; ++i) content += fmt::format("{0},{0},{1}\n", i, label);
+    const auto set =
+        open_dataset(fields("y", content).set("data.task", std::string("classification")));
+    EXPECT_EQ(set->info().classes, (StringList{"-inf", "1", "3", "20", "nan"}));
+  }
+}
 
 TEST_F(Tables, InferColumnsAndTheTask) {
   auto set = open_dataset(fields("bought"));

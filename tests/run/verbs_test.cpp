@@ -171,11 +171,12 @@ TEST_F(Verbs, RecipesAreListedAndCopied) {
 }
 
 TEST_F(Verbs, ResumeTestProvesTheUsersOwnRecipe) {
-  Outcome proved =
-      lehr({"resume-test", "small.yaml", "--kills", "2", "--set", "checkpoint.interval=5"},
-           scratch->path);
+  Outcome proved = lehr({"resume-test", "small.yaml", "--kills", "2", "--set",
+                         "checkpoint.interval=5", "--set", "job.output_dir=proofs"},
+                        scratch->path);
   EXPECT_EQ(proved.code, 0) << proved.out;
   EXPECT_NE(proved.out.find("equal:"), std::string::npos) << proved.out;
+  EXPECT_TRUE(file_exists(scratch->file("proofs")));
 }
 
 }  // namespace lehr::testing
