@@ -204,6 +204,33 @@ struct Loader::State {
     return step;
   }
 
+  Slot made(const Place& place) {
+    Slot slot;
+    try {
+      slot.batch = make(place);
+    } catch (...) {
+      slot.error = std::current_exception();
+    }
+    return slot;
+  }
+
+  // the step that comes next, once it is made, here or by a thread
+  Slot& wait(std::unique_lock<std::mutex>& lock) {
+    if (options.threads == 0) {
+      if (!ahead.ready()) ahead = made(place(taken));
+      return ahead;
+    }
+    Slot& slot = ring[taken % options.prefetch];
+    ready.wait(lock, [&] { return slot.ready(); });
+    return slot;
+  }
+
+  std::exception_ptr error_ahead() {
+    if (is_past(taken)) return nullptr;
+    std::unique_lock lock(mutex);
+    return wait(lock).error;
+  }
+
   void work() {
     std::unique_lock lock(mutex);
     for (;;) {
@@ -213,12 +240,7 @@ struct Loader::State {
       const int64_t step = claimed++, made_for = generation;
       const Place at = place(step);
       lock.unlock();
-      Slot slot;
-      try {
-        slot.batch = make(at);
-      } catch (...) {
-        slot.error = std::current_exception();
-      }
+      Slot slot = made(at);
       lock.lock();
       if (made_for != generation) continue;  // seek() came between
       ring[step % options.prefetch] = std::move(slot);
@@ -228,14 +250,8 @@ struct Loader::State {
 
   StepBatch next() {
     if (is_past(taken)) return {};
-    if (options.threads == 0) {
-      StepBatch step = make(place(taken));
-      ++taken;
-      return step;
-    }
     std::unique_lock lock(mutex);
-    Slot& slot = ring[taken % options.prefetch];
-    ready.wait(lock, [&] { return slot.ready(); });
+    Slot& slot = wait(lock);
     if (slot.error) std::rethrow_exception(slot.error);  // and again on the next call
     StepBatch step = std::move(*slot.batch);
     slot = {};
@@ -250,6 +266,7 @@ struct Loader::State {
     {
       std::lock_guard lock(mutex);
       std::swap(ring, dropped);
+      ahead = {};
       ++generation;
       start = samples;
       claimed = taken = 0;
@@ -265,6 +282,7 @@ struct Loader::State {
   std::mutex mutex;
   std::condition_variable space, ready;
   std::vector<Slot> ring;
+  Slot ahead;                      // without threads
   int64_t start = 0;               // samples consumed before step 0
   int64_t claimed = 0, taken = 0;  // steps that a thread began, that next() returned
   int64_t generation = 0;
@@ -276,6 +294,8 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
     : state_(std::make_unique<State>(std::move(dataset), options)) {}
 
 Loader::~Loader() = default;
+
+std::exception_ptr Loader::error_ahead() { return state_->error_ahead(); }
 
 void Loader::seek(int64_t samples) { state_->seek(samples); }
 

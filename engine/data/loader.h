@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -52,6 +53,9 @@ class Loader {
   // again). Errors of loader threads are thrown here, at the step they belong to. Memory of a batch
   // is used again once nobody refers to its tensors or to views of them.
   StepBatch next();
+  // Waits for the step that next() would give, and says whether it would throw, so that ranks can
+  // stop together before it.
+  std::exception_ptr error_ahead();
   int64_t steps_per_epoch() const;
   int64_t samples_per_epoch() const;  // with drop_last, what an epoch uses
 

@@ -8,6 +8,7 @@
 #include "engine/base/error.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/fields.h"
+#include "engine/data/images.h"
 #include "engine/export/artefact.h"
 #include "engine/metrics/fields.h"
 #include "engine/run/evaluate.h"
@@ -70,6 +71,10 @@ void check_tokens(const Recipe& recipe, int64_t) {
       throw refuse(key,
                    fmt::format("`{}` counts tokens, and these data hold none", to_string(length)),
                    "count steps, epochs or samples");
+}
+
+void check_pictures(const Recipe& recipe, int64_t) {
+  if (recipe.get<data::DataFields>().source == "image_folder") data::picture_view(recipe);
 }
 
 // As far as lengths are known without the data.
@@ -200,9 +205,9 @@ void check_needs_no_validation(const Recipe& recipe) {
 
 void check_contradictions(const Recipe& recipe, int64_t ranks) {
   std::string all;
-  for (auto check : {check_batch, check_length, check_tokens, check_schedule, check_optimizer,
-                     check_loss, check_sharing, check_averages, check_best, check_layout,
-                     check_start, check_names, check_validation}) {
+  for (auto check : {check_batch, check_length, check_tokens, check_pictures, check_schedule,
+                     check_optimizer, check_loss, check_sharing, check_averages, check_best,
+                     check_layout, check_start, check_names, check_validation}) {
     try {
       check(recipe, ranks);
     } catch (const Error& error) {

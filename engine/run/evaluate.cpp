@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "engine/base/error.h"
+#include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/metrics/fields.h"
 #include "engine/step/step.h"
@@ -61,6 +62,10 @@ void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info) {
   refuse_unknown_monitor(recipe, known);
 }
 
+void check_bad_samples(const Parts& parts, int64_t bad, const std::string& what) {
+  data::check_bad_samples(bad, parts.recipe.get<data::FolderFields>().max_bad_samples, what);
+}
+
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
                     DeviceRuntime* device, dist::World& world) {
   const auto begin = std::chrono::steady_clock::now();
@@ -104,6 +109,9 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
       for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
     all = std::move(merged);
   }
+  evaluation.bad_samples = parts.dataset->size(split) - evaluation.samples;
+  check_bad_samples(parts, evaluation.bad_samples,
+                    fmt::format("the {} set", data::to_string(split)));
   metrics::Result mean{"loss", std::nullopt, "no samples"};
   if (weight > 0) mean.value = loss / weight, mean.why.clear();
   evaluation.results.push_back(mean);

@@ -18,7 +18,8 @@ namespace lehr::run {
 struct Evaluation {
   std::vector<metrics::Result> results;  // "loss" first
   int64_t samples = 0;
-  int64_t predicted = 0;  // of text: tokens that count
+  int64_t bad_samples = 0;  // left out
+  int64_t predicted = 0;    // of text: tokens that count
   double seconds = 0;
   std::optional<double> value(const std::string& name) const;
 };
@@ -27,6 +28,8 @@ struct Evaluation {
 // name.
 std::vector<std::unique_ptr<metrics::Metric>> recipe_metrics(const recipe::Recipe& recipe,
                                                              const data::DataInfo& info);
+// Throws Error{kData} when `what` holds more bad samples than data.max_bad_samples.
+void check_bad_samples(const Parts& parts, int64_t bad, const std::string& what);
 // Throws Error{kRecipe} when validation.monitor is not among what an evaluation gives: of these
 // data, or `known`.
 void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);

@@ -44,7 +44,9 @@ std::string facts_json(const Progress& p, const Surroundings& around,
                   {"evaluated_step", p.evaluated_step},
                   {"ended_early", p.ended_early},
                   {"interval_loss", p.interval_loss},
-                  {"interval_samples", p.interval_samples}}},
+                  {"interval_samples", p.interval_samples},
+                  {"bad_samples", p.bad_samples},
+                  {"most_bad_samples", p.most_bad_samples}}},
                 {"surroundings",
                  {{"build", around.build},
                   {"device", around.device},
@@ -76,6 +78,8 @@ Progress progress_of(const std::string& text) {
   p.ended_early = stored.at("ended_early");
   p.interval_loss = stored.at("interval_loss");
   p.interval_samples = stored.at("interval_samples");
+  p.bad_samples = stored.value("bad_samples", int64_t{0});
+  p.most_bad_samples = stored.value("most_bad_samples", int64_t{0});
   if (facts.contains("monitor")) p.monitor = number(facts.at("monitor"));
   return p;
 }

@@ -22,6 +22,8 @@ struct Progress {
   bool ended_early = false;       // by early stopping
   double interval_loss = 0;       // of the logging interval under way
   int64_t interval_samples = 0;
+  int64_t bad_samples = 0;       // that the epoch under way has left out
+  int64_t most_bad_samples = 0;  // that an epoch has
 };
 
 // What must be equal for the same bits, beside the recipe's exact fields.

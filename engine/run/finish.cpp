@@ -171,6 +171,8 @@ void finish_run(Finished& f, track::Terminal& terminal) {
   const int64_t step =
       choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model, false);
   metrics["weights_of_step"] = step;
+  json bad_samples = json::object();
+  if (f.progress.most_bad_samples > 0) bad_samples["train"] = f.progress.most_bad_samples;
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (f.parts.dataset->size(split) == 0) continue;
     Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
@@ -178,6 +180,15 @@ void finish_run(Finished& f, track::Terminal& terminal) {
                      fmt::format("{} split, weights of step {}", data::to_string(split), step),
                      evaluation, "");
     metrics[data::to_string(split)] = results_json(evaluation);
+    if (evaluation.bad_samples > 0) bad_samples[data::to_string(split)] = evaluation.bad_samples;
+  }
+  if (!bad_samples.empty()) {
+    metrics["bad_samples"] = bad_samples;
+    std::vector<std::string> counts;
+    for (const auto& [split, count] : bad_samples.items())
+      counts.push_back(fmt::format("{} {}", count.dump(), split));
+    terminal.print(fmt::format("left out as bad: {} (log.txt names those of the lead rank)",
+                               fmt::join(counts, ", ")));
   }
   write_file_durably(f.folder.file("metrics.json"), metrics.dump(2) + "\n");
   if (recipe.get<artefact::ExportFields>().enabled) {

@@ -7,7 +7,9 @@
 #include <fmt/ranges.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
+#include <exception>
 #include <fstream>
 
 #include "engine/base/cores.h"
@@ -83,6 +85,8 @@ class Training {
   const char* why_ended() const;
   bool reached_end() const { return why_ended() != nullptr; }
   const char* why_stop() const;
+  void count_bad(const data::StepBatch& batch, const step::StepReport& report);
+  void end_with_data_error();
   Code finish();
 
   bool is_lead() const { return world_->is_lead(); }
@@ -122,6 +126,7 @@ class Training {
   int64_t interval_samples_now_ = 0;  // of this invocation, for the rate
   track::Values row_values_;          // of the step under way
   const char* stop_ = nullptr;        // why all ranks stop after this step
+  std::exception_ptr data_error_;     // this rank cannot go on: all save, then end with it
   bool save_by_time_ = false;
   Stragglers stragglers_;
   Clock::time_point loop_begin_ = Clock::now();
@@ -358,6 +363,11 @@ const char* Training::why_ended() const {
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
 // clock counts, and anyone's signal. `own_seconds`: this rank's own work of the step under way.
 std::vector<double> Training::facts(double own_seconds) {
+  // what the next step would end at is known while all can still stop together
+  const auto asked = Clock::now();
+  if (!data_error_ && progress_.step + 1 < parts_->plan.total_steps)
+    data_error_ = loader_->error_ahead();
+  own_seconds += seconds_since(asked);
   stop_ = why_stop();
   save_by_time_ =
       parts_->plan.checkpoint_s > 0 && seconds_since(last_save_) >= parts_->plan.checkpoint_s;
@@ -392,6 +402,7 @@ void Training::check_replicas() {
 
 const char* Training::why_stop() const {
   if (const char* signal = stop_requested()) return signal;
+  if (data_error_) return "a data error";
   // however short the limit is, an invocation gets on by a step
   const auto limit = parts_->recipe.get<JobFields>().time_limit;
   return limit && stepped_ && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
@@ -422,6 +433,7 @@ void Training::loop() {
     ++progress_.step;
     progress_.samples += batch.samples;
     heed(report.aside);
+    count_bad(batch, report);
     if (!ranks_) stop_ = why_stop();
     log_step(report);
     show_progress();
@@ -435,6 +447,19 @@ void Training::loop() {
     profiler_->step_ends(progress_.step);
     // evaluating and saving take long; ranks learn of it together, after a step
     if (!ranks_) stop_ = why_stop();
+  }
+}
+
+// What the step has left out, over all ranks: the same on any number of them.
+void Training::count_bad(const data::StepBatch& batch, const step::StepReport& report) {
+  if (batch.position % parts_->plan.samples_per_epoch == 0) progress_.bad_samples = 0;
+  progress_.bad_samples += batch.samples - report.samples;
+  progress_.most_bad_samples = std::max(progress_.most_bad_samples, progress_.bad_samples);
+  try {
+    check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
+  } catch (const Error&) {
+    data_error_ = std::current_exception();
+    stop_ = why_stop();
   }
 }
 
@@ -566,6 +591,23 @@ void Training::save(Save how) {
     saver_->take(std::move(content), weights, buffers, state);
 }
 
+// Where a rank has one: all end with it.
+void Training::end_with_data_error() {
+  std::string mine;
+  try {
+    if (data_error_) std::rethrow_exception(data_error_);
+  } catch (const std::exception& error) {
+    mine = error.what();
+  }
+  const auto all = world_->gather_text(mine);
+  const auto first = std::find_if(all.begin(), all.end(), [](auto& text) { return !text.empty(); });
+  if (first == all.end()) return;
+  terminal_.print(fmt::format("stopped after step {}; everything is saved in {}", progress_.step,
+                              folder_.path));
+  if (data_error_) std::rethrow_exception(data_error_);
+  throw Error(Code::kData, fmt::format("on rank {}, {}", first - all.begin(), *first));
+}
+
 Code Training::finish() {
   const bool done = reached_end();
   if (done && progress_.evaluated_step != progress_.step) evaluate_now();  // no step was taken
@@ -578,11 +620,13 @@ Code Training::finish() {
     world_->barrier("the last save");
     // a launcher's signal reaches all, but another rank perhaps before this one
     if (const char* signal = stop_requested()) stop_ = signal;
+    end_with_data_error();
     terminal_.print(fmt::format(
         "stopped by {} after step {}; everything is saved in {}. The same command continues.",
         stop_, progress_.step, folder_.path));
     return Code::kStopped;
   }
+  check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
   if (!is_lead()) return Code::kOk;  // the lead goes on alone
   compare_with_replay();
   // under training.kernels: check

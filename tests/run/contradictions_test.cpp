@@ -19,6 +19,9 @@ constexpr const char* kValues = R"(data: {source: csv, train_file: gone.csv, tar
 loss: {name: mse}
 training: {global_batch_size: 32, max_steps: 20}
 )";
+constexpr const char* kPictures = R"(data: {source: image_folder, train_folder: gone}
+training: {global_batch_size: 32, max_steps: 20}
+)";
 constexpr const char* kText = R"(data: {source: text, train_file: gone.txt}
 model: {name: gpt2}
 training: {global_batch_size: 32, max_steps: 20}
@@ -45,6 +48,7 @@ TEST(Contradictions, AreToldInTheFieldThatIsToChange) {
   const std::vector<Case> cases = {
       {kTable, {"checkpoint.keep_best_k=0"}, "--set checkpoint.keep_best_k: ", "export.weights"},
       {kTable, {"export.weights=ema"}, "--set export.weights: ", "training.ema_decay, e.g. 0.999"},
+      {kPictures, {"data.resize=200"}, "--set data.resize: ", "200 is below image_size 224"},
       {kTable, {"training.ema_decay=1"}, "--set training.ema_decay: ", "0.999 is usual"},
       {kTable,
        {"training.max_steps=null"},

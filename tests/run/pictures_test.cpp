@@ -178,5 +178,99 @@ TEST_F(Pictures, BadOnesAreLeftOutEverywhereWhereTheRecipeSaysSo) {
   EXPECT_FALSE(file_exists(scratch.file("q.csv")));
 }
 
+// A run that a bad picture ends saves first, wherever it comes up; gone on with without the picture
+// it ends as one that left it out from the beginning.
+class BadPicture : public Pictures {
+ protected:
+  // 1,040 training pictures, of which 512 are looked at before the first step: the bad one is not.
+  void SetUp() override {
+    write_set("train", 520), write_set("val", 12);
+    write_recipe(
+        "source: image_folder, train_folder: train, validation_folder: val, image_size: 8",
+        "checkpoint: {interval: 1000}\nvalidation: {interval: 6}\nmetrics: {log_interval: 1}\n"
+        "export: {enabled: false}\n");
+  }
+  Outcome train(const std::string& folder, std::vector<std::string> more, int ranks = 1) {
+    std::vector<std::string> words{"train", "p.yaml",
+                                   "--run", folder,
+                                   "--set", "training.global_batch_size=64",
+                                   "--set", "training.max_epochs=1"};
+    if (ranks > 1) {
+      words[0] = "launch";
+      words.insert(words.begin() + 1, {"-n", std::to_string(ranks)});
+    }
+    for (const auto& field : more) words.insert(words.end(), {"--set", field});
+    return run(words);
+  }
+  void damage(const std::string& file) { scratch.write(file, "no picture"); }
+  int64_t saved(const std::string& folder) {
+    const std::string text = fingerprint(scratch.file(folder));
+    return text.starts_with("step ") ? std::stoll(text.substr(5)) : 0;
+  }
+  // the rows of metrics.jsonl without what depends on clocks
+  std::vector<json> rows(const std::string& folder) {
+    std::vector<json> all;
+    for (const auto& line : lines(folder + "/metrics.jsonl")) {
+      json row = json::parse(line);
+      row.erase("time"), row.erase("train.samples_per_s");
+      all.push_back(row);
+    }
+    return all;
+  }
+};
+
+TEST_F(BadPicture, InTrainingLosesNothing) {
+  damage("train/left/1000.png");
+  const std::string skip = "data.bad_samples=skip";
+  // no evaluation saves anything on the way
+  auto with = [&](std::vector<std::string> fields) {
+    for (const char* field : {"parallelism.reduction=fixed_order", "parallelism.logical_shards=4",
+                              "validation.interval=0"})
+      fields.emplace_back(field);
+    return fields;
+  };
+  const Outcome whole = train("whole", with({skip}));
+  ASSERT_EQ(whole.code, 0) << whole.out;
+  EXPECT_EQ(parsed("whole/finished.json")["bad_samples"], json({{"train", 1}}));
+  EXPECT_NE(whole.out.find("left out as bad: 1 train"), std::string::npos) << whole.out;
+  for (int ranks : {1, 2}) {
+    const std::string folder = "cut" + std::to_string(ranks);
+    const Outcome cut = train(folder, with({}), ranks);
+    EXPECT_EQ(cut.code, 4) << cut.out;
+    EXPECT_NE(cut.out.find("train/left/1000.png at byte 0: neither"), std::string::npos) << cut.out;
+    EXPECT_NE(cut.out.find("everything is saved"), std::string::npos) << cut.out;
+    const int64_t step = saved(folder);
+    EXPECT_GT(step, 0);
+    EXPECT_LT(step, 17);
+    // again it gets no further, and loses nothing
+    EXPECT_EQ(train(folder, with({}), ranks).code, 4);
+    EXPECT_EQ(saved(folder), step);
+    const Outcome rest = train(folder, with({skip}), ranks);
+    ASSERT_EQ(rest.code, 0) << rest.out;
+    EXPECT_EQ(fingerprint(scratch.file(folder)), fingerprint(scratch.file("whole"))) << ranks;
+    auto now = rows(folder), then = rows("whole");
+    for (auto* all : {&now, &then})
+      if (ranks > 1) all->back().erase("validation.loss");  // which ranks sum in another order
+    EXPECT_EQ(now, then);
+    EXPECT_EQ(parsed(folder + "/finished.json")["bad_samples"], json({{"train", 1}}));
+  }
+}
+
+TEST_F(BadPicture, TooManyEndTheRunAtTheSameStepOnAnyNumberOfRanks) {
+  for (const char* bad : {"train/left/1000.png", "train/right/1001.png", "train/left/1002.png"})
+    damage(bad);
+  std::vector<int64_t> steps;
+  for (int ranks : {1, 2}) {
+    const std::string folder = "run" + std::to_string(ranks);
+    const Outcome outcome =
+        train(folder, {"data.bad_samples=skip", "data.max_bad_samples=2"}, ranks);
+    EXPECT_EQ(outcome.code, 4) << outcome.out;
+    EXPECT_NE(outcome.out.find("3 bad samples"), std::string::npos) << outcome.out;
+    steps.push_back(saved(folder));
+  }
+  EXPECT_GT(steps[0], 0);
+  EXPECT_EQ(steps[0], steps[1]);
+}
+
 }  // namespace
 }  // namespace lehr::testing
