@@ -45,7 +45,7 @@ class SharedBatchNorm : public torch::autograd::Function<SharedBatchNorm> {
     mean = sums.narrow(0, 1, channels) / count;
     var = (sums.narrow(0, 1 + channels, channels) / count - mean * mean).clamp_min(0);
     running_mean.mul_(1 - momentum).add_(mean, momentum);
-    running_var.mul_(1 - momentum).add_(var, momentum * count / std::max(1.0, count - 1));
+    if (count > 1) running_var.mul_(1 - momentum).add_(var, momentum * count / (count - 1));
     const at::Tensor scale = (var + eps).rsqrt();
     context->save_for_backward({x, weight, mean, scale});
     context->saved_data["count"] = count;
@@ -92,8 +92,10 @@ at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   if (shared && is_training)
     return SharedBatchNorm::apply(x, weight, bias, running_mean, running_var, momentum, eps,
                                   shared);
-  return at::batch_norm(x, weight, bias, running_mean, running_var, is_training, momentum, eps,
-                        /*cudnn_enabled=*/true);
+  const bool has_variance = !is_training || x.numel() > x.size(1);
+  return at::batch_norm(x, weight, bias, running_mean,
+                        has_variance ? running_var : running_var.clone(), is_training, momentum,
+                        eps, /*cudnn_enabled=*/true);
 }
 
 }  // namespace lehr::models

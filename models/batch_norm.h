@@ -23,7 +23,8 @@ class SharedBatchScope {
   const SumOverRanks* before_;
 };
 
-// x [N, C, ...]; weight, bias and the running values [C], which training moves by `momentum`.
+// x [N, C, ...]; weight, bias and the running values [C], which training moves by `momentum`: but
+// for the variance of a single value a channel, which is not known.
 // Shared, each call sums 1 + 2 C numbers, and 2 C in its backward.
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& running_mean, const at::Tensor& running_var,

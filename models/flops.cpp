@@ -15,6 +15,7 @@ namespace {
 struct Tally {
   double flops = 0;
   int64_t bytes = 0;
+  int64_t least_norm_values = 0;
   std::vector<Product> products;
   std::unordered_set<const void*> seen;
   std::vector<at::Tensor> held;
@@ -77,6 +78,11 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& fn) {
     work->fixed = (product.causal ? 2 : 4) * static_cast<double>(tensor(0).numel()) *
                   static_cast<double>(tensor(1).size(-2));
     tally->note(product);
+  } else if (op == "aten::batch_norm") {
+    const at::Tensor x = tensor(0);
+    const int64_t values = x.numel() / (x.size(0) * x.size(1));
+    int64_t& least = tally->least_norm_values;
+    least = least == 0 ? values : std::min(least, values);
   }
   return work;
 }
@@ -165,6 +171,7 @@ DryRun dry_run(Model& model, const ModelContext& context) {
   model.train(was_training);
   result.flops_per_sample_forward = (large.flops - small.flops) / 2;
   result.activation_bytes_per_sample = (large.bytes - small.bytes) / 2;
+  result.least_norm_values = small.least_norm_values;
   return result;
 }
 

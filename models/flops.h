@@ -22,6 +22,9 @@ struct DryRun {
   // upper bound that is near for networks of convolution, norm and activation. In the dtype of
   // `context`.
   int64_t activation_bytes_per_sample = 0;
+  // That a sample gives each channel of the batch norm which gets fewest; 0: there is no batch
+  // norm.
+  int64_t least_norm_values = 0;
 };
 
 // `model` must have been made on the meta device with `context`. Its mode is the same afterwards.

@@ -5,22 +5,44 @@
 
 #include <iostream>
 #include <mutex>
+#include <utility>
 
 namespace lehr {
 namespace {
 
 std::mutex mutex;
+std::string path;
 std::shared_ptr<spdlog::logger> file;
+std::string trouble;  // with the file
 void (*printer)(const std::string&) = nullptr;
 
-void say(spdlog::level::level_enum level, const char* prefix, const std::string& message) {
-  std::lock_guard lock(mutex);
-  if (file) file->log(level, message);
-  std::string line = prefix + message;
+void print(const std::string& line) {
   if (printer)
     printer(line);
   else
     std::cerr << line << std::endl;
+}
+
+void open_file() {
+  try {
+    file = std::make_shared<spdlog::logger>(
+        "lehr", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+    file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+    file->flush_on(spdlog::level::trace);
+    file->set_error_handler([](const std::string& what) { trouble = what; });
+  } catch (const spdlog::spdlog_ex& e) {
+    trouble = e.what();
+  }
+}
+
+void say(spdlog::level::level_enum level, const char* prefix, const std::string& message) {
+  std::lock_guard lock(mutex);
+  const std::string before = std::exchange(trouble, "");
+  if (!path.empty() && !file) open_file();
+  if (file) file->log(level, message);
+  print(prefix + message);
+  if (!trouble.empty() && trouble != before)
+    print("warning: the log file cannot be written: " + trouble);
 }
 
 }  // namespace
@@ -29,14 +51,13 @@ void log_info(const std::string& message) { say(spdlog::level::info, "", message
 void log_warning(const std::string& message) { say(spdlog::level::warn, "warning: ", message); }
 void log_error(const std::string& message) { say(spdlog::level::err, "error: ", message); }
 
-void log_to_file(const std::string& path) {
+void log_to_file(const std::string& name) {
   std::lock_guard lock(mutex);
   file.reset();
-  if (path.empty()) return;
-  auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
-  file = std::make_shared<spdlog::logger>("lehr", sink);
-  file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
-  file->flush_on(spdlog::level::trace);
+  path = name;
+  trouble.clear();
+  if (!path.empty()) open_file();
+  if (!trouble.empty()) print("warning: the log file cannot be written: " + trouble);
 }
 
 void log_through(void (*print)(const std::string&)) {

@@ -154,7 +154,7 @@ void write_part(const Content& content) {
   }
 }
 
-// a failure to clean up must not hide the failure that made it necessary; load_newest tries again
+// a failure to clean up must not hide the failure that made it necessary; claim_newest tries again
 void remove_quietly(const std::string& path) {
   try {
     remove_tree(path);
@@ -323,6 +323,13 @@ std::string save(const std::string& folder, const Content& content,
         fmt::format("the checkpoint of step {} was not saved: {}", content.step, e.message()),
         e.where(), hint + "older checkpoints are untouched");
   }
+}
+
+void restate(const std::string& path, const std::string& facts, const FolderLock&) {
+  const std::string manifest_path = join_path(path, kManifestName);
+  Manifest manifest = parse_manifest(read_file(manifest_path, kManifestLimit), manifest_path);
+  manifest.facts = facts;
+  write_file_durably(manifest_path, to_text(manifest));
 }
 
 Loaded load(const std::string& path, const std::map<std::string, Rows>& wanted) {

@@ -15,6 +15,10 @@
 #include "engine/base/rows.h"
 #include "engine/base/safetensors.h"
 
+namespace lehr {
+class FolderLock;
+}
+
 namespace lehr::checkpoint {
 
 // Which of several processes that write one checkpoint together, each its own shard "state". The
@@ -38,19 +42,26 @@ struct Content {
   Part part;
 };
 
+// By what checkpoints are compared: a finite value, and of what; "" where that is not known.
+struct Monitor {
+  std::string name;
+  double value = 0;
+};
+
 // One committed checkpoint as its manifest tells.
 struct Entry {
   int64_t step = 0;
   std::string path;
-  std::string problem;            // empty: the manifest verifies (files are checked on load)
-  std::optional<double> monitor;  // number "monitor" of the facts, for keep_best_k
+  std::string problem;             // empty: the manifest verifies (files are checked on load)
+  std::optional<Monitor> monitor;  // "monitor" of the facts, for keep_best_k
 };
 
 // keep_latest_k counts as 2 at least: the newest may turn out damaged. keep_every: steps, 0 for
-// none.
+// none. A step that it keeps, and that is none of the latest, is not among those compared.
 struct Retention {
   int64_t keep_latest_k = 3, keep_best_k = 1, keep_every = 0;
   bool larger_is_better = true;
+  std::string monitor;  // other names are not compared; "": all are
 };
 
 // A loaded checkpoint; views point into mapped files that live as long as it does.
@@ -79,6 +90,9 @@ std::string save(const std::string& folder, const Content& content,
 void abandon(const Part& part, const std::string& why);
 // Makes the folder that all parts of a step's checkpoint are written to, and returns its path.
 std::string begin_parts(const std::string& folder, int64_t step);
+// Gives a committed checkpoint other facts, and changes nothing else: whoever reads it meanwhile
+// finds the old ones or the new. For the holder of its run's lock.
+void restate(const std::string& path, const std::string& facts, const FolderLock& lock);
 // Verifies manifest, sizes and checksums of every byte. Throws Error{kCheckpoint} naming file and
 // tensor. `wanted`: of tensors of which this process wants some rows only, which; parts of others
 // that hold none of them are not read, so that many ranks do not each read everything.
@@ -86,14 +100,17 @@ Loaded load(const std::string& path, const std::map<std::string, Rows>& wanted =
 // Newest first, damaged ones included with their problem; leftovers (.tmp-, .trash-) are not
 // listed.
 std::vector<Entry> list(const std::string& folder);
-// The newest checkpoint that verifies; damaged ones are named through `complain` and renamed to
-// .corrupt-...; leftovers of killed saves are removed. nullopt: there is none. Throws where a file
-// may not be read (permissions, open files): that is no damage. Only for the holder of the run's
-// lock.
-std::optional<Loaded> load_newest(const std::string& folder,
-                                  const std::function<void(const std::string&)>& complain);
+// The newest checkpoint that verifies; damaged ones are named through `complain` and passed over.
+// Changes nothing, and so may look at a run that trains meanwhile. nullopt: there is none. Throws
+// where a file may not be read (permissions, open files): that is no damage.
+std::optional<Loaded> newest(const std::string& folder,
+                             const std::function<void(const std::string&)>& complain);
+// The same for the holder of the run's lock: damaged ones are renamed to .corrupt-..., leftovers of
+// killed saves are removed.
+std::optional<Loaded> claim_newest(const std::string& folder, const FolderLock& lock,
+                                   const std::function<void(const std::string&)>& complain);
 // Removes what retention does not keep (renames first); never the newest that verifies, and never a
-// damaged one, which is for load_newest to set aside.
+// damaged one, which is for claim_newest to set aside.
 void retain(const std::string& folder, const Retention& retention);
 
 struct CheckpointFields {

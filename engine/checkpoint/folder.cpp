@@ -56,6 +56,58 @@ bool is_barred(const std::string& path) {
                      [&](const std::string& name) { return barred(join_path(path, name)); });
 }
 
+bool is_there(const std::string& folder, const std::string& name) {
+  const auto names = list_folder(folder);
+  return std::binary_search(names.begin(), names.end(), name);
+}
+
+// By the step's manifest; nullopt where its run has removed it meanwhile.
+std::optional<Entry> entry_of(const std::string& folder, const Step& step) {
+  Entry entry;
+  entry.step = step.number;
+  entry.path = join_path(folder, step.name);
+  const std::string manifest_path = join_path(entry.path, kManifestName);
+  try {
+    const Manifest manifest = parse_manifest(read_file(manifest_path), manifest_path);
+    entry.monitor = manifest.monitor();
+    if (manifest.step != step.number)
+      entry.problem = fmt::format("{}: is of step {}", manifest_path, manifest.step);
+  } catch (const Error& e) {
+    if (!is_there(folder, step.name)) return std::nullopt;
+    entry.problem = e.what();
+  }
+  return entry;
+}
+
+// The newest that verifies. `bad` hears the name of each newer one and what is wrong with it; one
+// that its run removed meanwhile is not bad, and what has come in its place is looked at.
+std::optional<Loaded> first_good(
+    const std::string& folder,
+    const std::function<void(const std::string& name, const std::string& problem)>& bad) {
+  std::set<std::string> passed;
+  for (bool again = true; again;) {
+    again = false;
+    for (const auto& step : newest_first(folder)) {
+      if (passed.count(step.name)) continue;
+      const std::string path = join_path(folder, step.name);
+      std::string problem;
+      try {
+        Loaded loaded = load(path);
+        if (loaded.step == step.number) return loaded;
+        problem = fmt::format("{}: its manifest is of step {}", path, loaded.step);
+      } catch (const Error& e) {
+        if (is_barred(path)) throw;
+        again = !is_there(folder, step.name);
+        if (again) break;
+        problem = e.what();
+      }
+      passed.insert(step.name);
+      bad(step.name, problem);
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string step_name(int64_t step) { return fmt::format("step-{:08d}", step); }
@@ -70,26 +122,20 @@ std::optional<int64_t> step_of_name(const std::string& name) {
 
 std::vector<Entry> list(const std::string& folder) {
   std::vector<Entry> entries;
-  for (const auto& step : newest_first(folder)) {
-    Entry entry;
-    entry.step = step.number;
-    entry.path = join_path(folder, step.name);
-    std::string manifest_path = join_path(entry.path, kManifestName);
-    try {
-      Manifest manifest = parse_manifest(read_file(manifest_path), manifest_path);
-      entry.monitor = manifest.monitor();
-      if (manifest.step != step.number)
-        entry.problem = fmt::format("{}: is of step {}", manifest_path, manifest.step);
-    } catch (const Error& e) {
-      entry.problem = e.what();
-    }
-    entries.push_back(std::move(entry));
-  }
+  for (const auto& step : newest_first(folder))
+    if (auto entry = entry_of(folder, step)) entries.push_back(std::move(*entry));
   return entries;
 }
 
-std::optional<Loaded> load_newest(const std::string& folder,
-                                  const std::function<void(const std::string&)>& complain) {
+std::optional<Loaded> newest(const std::string& folder,
+                             const std::function<void(const std::string&)>& complain) {
+  return first_good(folder, [&](const std::string&, const std::string& problem) {
+    complain(problem + "; passed over");
+  });
+}
+
+std::optional<Loaded> claim_newest(const std::string& folder, const FolderLock&,
+                                   const std::function<void(const std::string&)>& complain) {
   for (const auto& name : list_folder(folder)) {
     if (!is_leftover(name)) continue;
     try {
@@ -98,46 +144,37 @@ std::optional<Loaded> load_newest(const std::string& folder,
       complain(e.what());
     }
   }
-  for (const auto& step : newest_first(folder)) {
-    std::string path = join_path(folder, step.name);
-    std::string problem;
-    try {
-      Loaded loaded = load(path);
-      if (loaded.step == step.number) return loaded;
-      problem = fmt::format("{}: its manifest is of step {}", path, loaded.step);
-    } catch (const Error& e) {
-      if (is_barred(path)) throw;
-      problem = e.what();
-    }
-    std::string aside = join_path(folder, kCorruptMark + step.name + "-" + unique_id());
+  return first_good(folder, [&](const std::string& name, const std::string& problem) {
+    const std::string aside = join_path(folder, kCorruptMark + name + "-" + unique_id());
     complain(problem + "; set aside as " + aside);
-    rename_durably(path, aside);
-  }
-  return std::nullopt;
+    rename_durably(join_path(folder, name), aside);
+  });
 }
 
 void retain(const std::string& folder, const Retention& retention) {
-  std::vector<Entry> good;
-  for (auto& entry : list(folder))
-    if (entry.problem.empty()) good.push_back(std::move(entry));
-
-  std::set<int64_t> kept;
-  size_t latest = std::max<int64_t>(retention.keep_latest_k, 2);
-  for (size_t i = 0; i < std::min(latest, good.size()); ++i) kept.insert(good[i].step);
-  for (const auto& entry : good)
-    if (retention.keep_every > 0 && entry.step % retention.keep_every == 0) kept.insert(entry.step);
-
-  std::vector<Entry> rated;
-  for (const auto& entry : good)
-    if (entry.monitor) rated.push_back(entry);
+  const size_t latest = std::max<int64_t>(retention.keep_latest_k, 2);
+  std::vector<Entry> good, rated;
+  for (const auto& step : newest_first(folder)) {
+    const bool for_good = retention.keep_every > 0 && step.number % retention.keep_every == 0;
+    if (for_good && good.size() >= latest) continue;  // however many there are, none is opened
+    const auto entry = entry_of(folder, step);
+    if (!entry || !entry->problem.empty()) continue;
+    good.push_back(*entry);
+    const auto& monitor = entry->monitor;
+    if (monitor &&
+        (retention.monitor.empty() || monitor->name.empty() || monitor->name == retention.monitor))
+      rated.push_back(*entry);
+  }
   // of equal ones the older: the loop that looks for the best takes the first that reached it
   std::sort(rated.begin(), rated.end(), [&](const Entry& a, const Entry& b) {
-    if (*a.monitor == *b.monitor) return a.step < b.step;
-    return retention.larger_is_better ? *a.monitor > *b.monitor : *a.monitor < *b.monitor;
+    const double x = a.monitor->value, y = b.monitor->value;
+    if (x == y) return a.step < b.step;
+    return retention.larger_is_better ? x > y : x < y;
   });
+  std::set<int64_t> kept;
+  for (size_t i = 0; i < std::min(latest, good.size()); ++i) kept.insert(good[i].step);
   for (size_t i = 0; i < rated.size() && static_cast<int64_t>(i) < retention.keep_best_k; ++i)
     kept.insert(rated[i].step);
-
   for (const auto& entry : good)
     if (!kept.count(entry.step)) discard(folder, step_name(entry.step));
 }

@@ -123,10 +123,16 @@ void require_all_rows(const std::vector<SliceRecord>& slices) {
 
 }  // namespace
 
-std::optional<double> Manifest::monitor() const {
-  Json json = Json::parse(facts, nullptr, false);
-  if (!json.is_object() || !json.contains("monitor") || !json["monitor"].is_number()) return {};
-  return json["monitor"].get<double>();
+std::optional<Monitor> Manifest::monitor() const {
+  const Json json = Json::parse(facts, nullptr, false);
+  if (!json.is_object() || !json.contains("monitor")) return {};
+  const Json& stored = json["monitor"];
+  if (stored.is_number()) return Monitor{"", stored.get<double>()};  // by older builds
+  if (!stored.is_object()) return {};
+  const auto name = stored.find("name"), value = stored.find("value");
+  if (name == stored.end() || !name->is_string() || value == stored.end() || !value->is_number())
+    return {};
+  return Monitor{name->get<std::string>(), value->get<double>()};
 }
 
 std::string to_text(const Manifest& manifest) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/checkpoint.h"
+
 namespace lehr::checkpoint {
 
 constexpr int64_t kFormat = 1;
@@ -32,7 +34,7 @@ struct Manifest {
   std::string facts;  // a JSON object
   std::vector<FileRecord> files;
   std::vector<SliceRecord> slices;
-  std::optional<double> monitor() const;  // of the facts
+  std::optional<Monitor> monitor() const;  // of the facts
 };
 
 // Throws Error{kInternal} when `facts` is not a JSON object.

@@ -190,7 +190,10 @@ Drawn draw(const data::Dataset& dataset, int64_t count) {
       throw Error(Code::kData, "no sample can be read to compare the artefact on");
     samples[i] = (samples[i] + 1) % size, --i;
   }
-  return {dataset.raw(split, samples), batch.inputs};
+  Drawn drawn{dataset.raw(split, samples), batch.inputs, {}};
+  for (int64_t sample : samples)
+    drawn.names.push_back(fmt::format("sample {} of the {} split", sample, data::to_string(split)));
+  return drawn;
 }
 
 Drawn draw_text(const data::Dataset& dataset, int64_t count, int64_t length) {
@@ -226,11 +229,42 @@ std::string first_difference(const Script& script, models::Model& live, const at
   return "";
 }
 
+// [N]
+static at::Tensor finite_rows(const at::Tensor& values) {
+  return at::isfinite(values).reshape({values.size(0), -1}).all(1);
+}
+
+constexpr const char* kFiniteHint =
+    "look at what training said of steps and evaluations; export.weights: last or an earlier "
+    "checkpoint may be sound, and export.enabled: false ends a run without an artefact";
+
+void require_finite(const models::Model& model, const std::string& where) {
+  NamedTensors tensors = model.parameters();
+  for (auto& buffer : model.buffers()) tensors.push_back(buffer);
+  for (const auto& [name, tensor] : tensors)
+    if (!at::isfinite(tensor).all().item<bool>())
+      throw Error(Code::kNonFinite,
+                  fmt::format("nothing was published: `{}` of the model is not finite", name),
+                  where, kFiniteHint);
+}
+
+static void require_finite(const Drawn& drawn, const at::Tensor& outputs,
+                           const std::string& where) {
+  const at::Tensor bad =
+      finite_rows(drawn.inputs).logical_and_(finite_rows(outputs).logical_not()).nonzero();
+  if (bad.numel() > 0)
+    throw Error(Code::kNonFinite,
+                fmt::format("nothing was published: the model's output for {} is not finite",
+                            drawn.names.at(static_cast<size_t>(bad[0].item<int64_t>()))),
+                where, kFiniteHint);
+}
+
 void verify(const Script& script, models::Model& live, const data::Dataset& dataset,
             const std::string& loss, const std::string& where) {
   auto refuse = [&](const std::string& what, const std::string& hint) {
     return Error(Code::kCheckpoint, "nothing was published: " + what, where, hint);
   };
+  require_finite(live, where);
   // weights first: the file must hold what was trained
   std::map<std::string, at::Tensor> held;
   for (const auto& [name, tensor] : script.tensors()) held[name] = tensor;
@@ -255,6 +289,7 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
     const int64_t count = kVerifiedBatches[k];
     const Drawn drawn = is_text ? draw_text(dataset, count, lengths[k]) : draw(dataset, count);
     const at::Tensor outputs = evaluate(live, drawn.inputs);
+    require_finite(drawn, outputs, where);
     const std::vector<at::Tensor> wanted = answers(loss, outputs, is_text);
     if (const std::string difference = first_difference(script, live, drawn.inputs);
         !difference.empty())

@@ -22,7 +22,8 @@ std::vector<int64_t> verified_lengths(int64_t longest, int64_t vocabulary);
 // repeated when there are fewer than `count`.
 struct Drawn {
   data::RawBatch raw;
-  at::Tensor inputs;  // what the model sees of them, without augmentation
+  at::Tensor inputs;               // what the model sees of them, without augmentation
+  std::vector<std::string> names;  // "sample 12 of the test split"
 };
 Drawn draw(const data::Dataset& dataset, int64_t count);
 // The same for text, `length` tokens of each (repeated where a window is shorter).
@@ -36,8 +37,12 @@ at::Tensor evaluate(models::Model& model, const at::Tensor& inputs);
 // difference.
 std::string first_difference(const Script& script, models::Model& live, const at::Tensor& inputs);
 
+// Throws Error{kNonFinite} naming a weight or batch statistic that is NaN or infinite; `where` is
+// for the message.
+void require_finite(const models::Model& model, const std::string& where);
 // Weights, preprocessing, layers and answers at each of kVerifiedBatches (and lengths). Throws
-// Error{kCheckpoint} naming the first that differs; `where` is for the message.
+// Error{kCheckpoint} naming the first that differs, and Error{kNonFinite} naming a sample with a
+// finite input whose output is not: equal bits say nothing of those.
 void verify(const Script& script, models::Model& live, const data::Dataset& dataset,
             const std::string& loss, const std::string& where);
 

@@ -22,6 +22,7 @@
 #include "engine/run/contradictions.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/finish.h"
+#include "engine/run/micro_batches.h"
 #include "engine/run/plan.h"
 #include "engine/step/step.h"
 #include "models/flops.h"
@@ -136,6 +137,8 @@ CheckReport check(const recipe::Recipe& recipe, int64_t ranks) try {
   // and that the model exports
   auto real = models::make_model(recipe, parts.context);
   check_pretrained(recipe, *real);
+  if (const std::string warning = check_batch_norm(parts, ranks); !warning.empty())
+    log_warning(warning);
   step::Step step(real, recipe, context);
   std::string why;
   const auto export_fields = recipe.get<artefact::ExportFields>();

@@ -178,6 +178,15 @@ void check_names(const Recipe& recipe, int64_t) {
   refuse_unknown_monitor(recipe, known);
 }
 
+void check_trace(const Recipe& recipe, int64_t) {
+  const std::string file = recipe.get<track::ProfilingFields>().file;
+  for (const char* own : {"recipe.yaml", "log.txt", "metrics.jsonl", "metrics.json", "report.html",
+                          "finished.json", "checkpoints", "artefact", "tensorboard"})
+    if (file == own)
+      throw refuse("profiling.file", fmt::format("{} is what the run itself writes", file),
+                   "give the trace a name of its own, e.g. trace.json");
+}
+
 void check_validation(const Recipe& recipe, int64_t) {
   const auto patience = recipe.get<EarlyStoppingFields>().patience;
   if (patience && recipe.get<ValidationFields>().interval.value == 0)
@@ -207,7 +216,7 @@ void check_contradictions(const Recipe& recipe, int64_t ranks) {
   std::string all;
   for (auto check : {check_batch, check_length, check_tokens, check_pictures, check_schedule,
                      check_optimizer, check_loss, check_sharing, check_averages, check_best,
-                     check_layout, check_start, check_names, check_validation}) {
+                     check_layout, check_start, check_names, check_validation, check_trace}) {
     try {
       check(recipe, ranks);
     } catch (const Error& error) {

@@ -29,8 +29,9 @@ Outcome outcome_of(const std::string& run, bool with_statistics) {
   Outcome outcome;
   std::istringstream rows(read_file(join_path(run, "metrics.jsonl")));
   for (std::string line; std::getline(rows, line);)
-    outcome.losses.push_back(nlohmann::json::parse(line).at("train.loss"));
-  auto loaded = checkpoint::load_newest(join_path(run, "checkpoints"), [](const std::string&) {});
+    // none where every step of a row was skipped
+    outcome.losses.push_back(nlohmann::json::parse(line).value("train.loss", double{NAN}));
+  auto loaded = checkpoint::newest(join_path(run, "checkpoints"), [](const std::string&) {});
   if (!loaded) throw Error(Code::kCheckpoint, "the run left no checkpoint", run);
   for (const auto& tensor : loaded->shards.at("weights")->tensors()) {
     const bool statistics = tensor.name.find("running_") != std::string::npos;
@@ -46,9 +47,11 @@ Outcome outcome_of(const std::string& run, bool with_statistics) {
 double loss_difference(const Outcome& a, const Outcome& b) {
   if (a.losses.size() != b.losses.size()) return INFINITY;
   double largest = 0;
-  for (size_t i = 0; i < a.losses.size(); ++i)
-    largest = std::max(
-        largest, std::abs(a.losses[i] - b.losses[i]) / std::max(std::abs(a.losses[i]), 1e-12));
+  for (size_t i = 0; i < a.losses.size(); ++i) {
+    const double gap = std::abs(a.losses[i] - b.losses[i]) / std::max(std::abs(a.losses[i]), 1e-12);
+    if (std::isnan(gap)) return INFINITY;
+    largest = std::max(largest, gap);
+  }
   return largest;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -24,6 +25,53 @@ double bytes_of(const at::Tensor& token_bytes, const at::Tensor& targets) {
   const at::Tensor ids = targets.cpu().flatten();
   return token_bytes.index_select(0, ids.masked_select(ids.ge(0))).sum().item<double>();
 }
+
+using Clock = std::chrono::steady_clock;
+
+// A value that is not finite is none: nothing compares with it.
+metrics::Result number(const char* name, double value) {
+  if (std::isfinite(value)) return {name, value, ""};
+  return {name, std::nullopt, std::isnan(value) ? "it is not a number" : "it is infinite"};
+}
+
+class Evaluating {
+ public:
+  explicit Evaluating(models::Model& model) : model_(model), was_training_(model.is_training()) {
+    model.train(false);
+  }
+  ~Evaluating() { model_.train(was_training_); }
+  Evaluating(const Evaluating&) = delete;
+  Evaluating& operator=(const Evaluating&) = delete;
+
+ private:
+  models::Model& model_;
+  const bool was_training_;
+};
+
+// Before every batch but the first; ranks ask each other about once a second by the lead's clock.
+class Stopping {
+ public:
+  Stopping(dist::World& world, const std::function<bool()>& ask) : world_(world), ask_(ask) {}
+  bool now() {
+    const int64_t done = batches_++;
+    if (!ask_ || done < next_) return false;
+    if (world_.size() == 1) return ask_();
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
+    at::Tensor said =
+        at::tensor({ask_() ? 1.0 : 0.0, world_.is_lead() ? seconds : 0.0}, at::kDouble);
+    world_.sum(said);
+    const double* all = said.const_data_ptr<double>();
+    const double rate = static_cast<double>(done) / std::max(all[1], 1e-6);
+    next_ = done + std::max<int64_t>(1, static_cast<int64_t>(rate));
+    return all[0] > 0;
+  }
+
+ private:
+  dist::World& world_;
+  const std::function<bool()>& ask_;
+  const Clock::time_point begin_ = Clock::now();
+  int64_t batches_ = 0, next_ = 1;
+};
 
 }  // namespace
 
@@ -67,11 +115,10 @@ void check_bad_samples(const Parts& parts, int64_t bad, const std::string& what)
 }
 
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
-                    DeviceRuntime* device, dist::World& world) {
-  const auto begin = std::chrono::steady_clock::now();
-  const bool was_training = model.is_training();
+                    DeviceRuntime* device, dist::World& world, const std::function<bool()>& stop) {
+  const auto begin = Clock::now();
   at::NoGradGuard no_grad;
-  model.train(false);
+  const Evaluating evaluating(model);
   data::LoaderOptions options;
   options.split = split;
   options.global_batch = options.micro_batch = parts.recipe.get<ValidationFields>().batch_size;
@@ -82,14 +129,21 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   data::Loader loader(parts.dataset, options);
   auto all = recipe_metrics(parts.recipe, parts.dataset->info());
   const data::DataInfo& info = parts.dataset->info();
+  Stopping stopping(world, stop);
   Evaluation evaluation;
   double loss = 0, weight = 0, bytes = 0;
   for (data::StepBatch batch = loader.next(); batch.samples > 0; batch = loader.next()) {
+    if (stopping.now()) {
+      evaluation.stopped = true;
+      return evaluation;
+    }
     for (const Batch& micro : batch.micro) {
       const step::Evaluated batch_loss = step::evaluate_batch(parts.recipe, model, micro);
       loss += batch_loss.sum, weight += batch_loss.weight;
       evaluation.samples += micro.size();
       if (info.token_bytes.defined()) bytes += bytes_of(info.token_bytes, micro.targets);
+      if (!std::isfinite(batch_loss.sum) && evaluation.non_finite.empty())
+        evaluation.non_finite = step::first_non_finite(parts.recipe, model, micro);
       if (all.empty()) continue;
       const at::Tensor scores =
           step::to_scores(parts.recipe, batch_loss.outputs.to(at::kFloat)).cpu();
@@ -108,33 +162,37 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
     for (size_t m = 0; m < all.size(); ++m)
       for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
     all = std::move(merged);
+    if (!std::isfinite(loss))
+      for (const auto& own : world.gather_text(evaluation.non_finite))
+        if (!own.empty()) evaluation.non_finite = own;
   }
   evaluation.bad_samples = parts.dataset->size(split) - evaluation.samples;
   check_bad_samples(parts, evaluation.bad_samples,
                     fmt::format("the {} set", data::to_string(split)));
-  metrics::Result mean{"loss", std::nullopt, "no samples"};
-  if (weight > 0) mean.value = loss / weight, mean.why.clear();
-  evaluation.results.push_back(mean);
+  if (!evaluation.non_finite.empty())
+    evaluation.non_finite += fmt::format(" of the {} split", data::to_string(split));
+  evaluation.results.push_back(weight > 0 ? number("loss", loss / weight)
+                                          : metrics::Result{"loss", std::nullopt, "no samples"});
   if (info.is_text) {
     // the loss is in nats per token
     evaluation.predicted = static_cast<int64_t>(weight);
-    metrics::Result perplexity = mean, bits = mean;
+    metrics::Result perplexity = evaluation.results[0], bits = perplexity;
     perplexity.name = kPerplexity, bits.name = kBitsPerByte;
-    if (mean.value) perplexity.value = std::exp(*mean.value);
-    bits.value.reset();
-    if (bytes > 0)
-      bits.value = loss / std::log(2.0) / bytes;
-    else if (mean.value)
-      bits.why =
-          info.token_bytes.defined() ? "no token stands for a byte" : "no tokenizer is known";
+    if (const auto mean = perplexity.value) {
+      perplexity = number(kPerplexity, std::exp(*mean));
+      bits.value.reset();
+      if (bytes > 0)
+        bits = number(kBitsPerByte, loss / std::log(2.0) / bytes);
+      else
+        bits.why =
+            info.token_bytes.defined() ? "no token stands for a byte" : "no tokenizer is known";
+    }
     evaluation.results.push_back(perplexity);
     evaluation.results.push_back(bits);
   }
   for (auto& metric : all)
     for (auto& result : metric->compute()) evaluation.results.push_back(result);
-  model.train(was_training);
-  evaluation.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  evaluation.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   return evaluation;
 }
 

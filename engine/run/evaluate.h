@@ -1,6 +1,7 @@
 // Runs a model over one split in eval mode, fp32, and gives the loss and the recipe's metrics.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,8 @@ struct Evaluation {
   int64_t bad_samples = 0;  // left out
   int64_t predicted = 0;    // of text: tokens that count
   double seconds = 0;
+  bool stopped = false;    // before its end: there are no results
+  std::string non_finite;  // the first sample whose loss is not, where one is not
   std::optional<double> value(const std::string& name) const;
 };
 
@@ -37,7 +40,10 @@ void refuse_unknown_monitor(const recipe::Recipe& recipe, const StringList& know
 StringList text_results();  // of an evaluation of text
 
 // With several ranks, each takes its share of every batch, and all end with the numbers of one.
+// `stop` is asked between batches; over ranks about once a second, and all stop where one is told
+// to.
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
-                    DeviceRuntime* device, dist::World& world = dist::single());
+                    DeviceRuntime* device, dist::World& world = dist::single(),
+                    const std::function<bool()>& stop = {});
 
 }  // namespace lehr::run

@@ -18,13 +18,15 @@ static fs::path real(const std::string& folder) {
   return fs::weakly_canonical(fs::absolute(folder.empty() ? "." : folder));
 }
 
-static json number(const std::optional<double>& value) {
-  return value ? json(*value) : json(nullptr);
+static json named(const std::string& name, const std::optional<double>& value) {
+  return value ? json{{"name", name}, {"value", *value}} : json(nullptr);
 }
 
-static std::optional<double> number(const json& value) {
-  if (value.is_null()) return std::nullopt;
-  return value.get<double>();
+// Older builds wrote the number alone, and null for NaN.
+static std::optional<double> value_of(const json& stored) {
+  if (stored.is_number()) return stored.get<double>();
+  if (stored.is_object()) return stored.at("value").get<double>();
+  return std::nullopt;
 }
 
 Surroundings surroundings(const std::string& device, int64_t threads,
@@ -38,10 +40,12 @@ std::string facts_json(const Progress& p, const Surroundings& around,
   const fs::path folder = real(recipe_folder);
   json facts = {{"progress",
                  {{"train_seconds", p.train_seconds},
-                  {"best", number(p.best)},
+                  {"best", named(p.monitored, p.best)},
                   {"best_step", p.best_step},
+                  {"improved", named(p.monitored, p.improved)},
                   {"bad_evaluations", p.bad_evaluations},
                   {"evaluated_step", p.evaluated_step},
+                  {"evaluation_cut", p.evaluation_cut},
                   {"ended_early", p.ended_early},
                   {"interval_loss", p.interval_loss},
                   {"interval_samples", p.interval_samples},
@@ -60,7 +64,7 @@ std::string facts_json(const Progress& p, const Surroundings& around,
                 {"recipe_folder_from_run", folder.lexically_relative(real(run_folder)).string()},
                 {"step", p.step},
                 {"samples", p.samples}};
-  if (p.monitor) facts["monitor"] = *p.monitor;
+  if (p.monitor) facts["monitor"] = named(p.monitored, p.monitor);
   return facts.dump();
 }
 
@@ -71,16 +75,19 @@ Progress progress_of(const std::string& text) {
   p.step = facts.at("step");
   p.samples = facts.at("samples");
   p.train_seconds = stored.at("train_seconds");
-  p.best = number(stored.at("best"));
-  p.best_step = stored.at("best_step");
+  p.best = value_of(stored.at("best"));
+  if (stored.at("best").is_object()) p.monitored = stored["best"].at("name");
+  if (p.best) p.best_step = stored.at("best_step");
+  p.improved = stored.contains("improved") ? value_of(stored["improved"]) : p.best;
   p.bad_evaluations = stored.at("bad_evaluations");
   p.evaluated_step = stored.at("evaluated_step");
+  p.evaluation_cut = stored.value("evaluation_cut", false);
   p.ended_early = stored.at("ended_early");
   p.interval_loss = stored.at("interval_loss");
   p.interval_samples = stored.at("interval_samples");
   p.bad_samples = stored.value("bad_samples", int64_t{0});
   p.most_bad_samples = stored.value("most_bad_samples", int64_t{0});
-  if (facts.contains("monitor")) p.monitor = number(facts.at("monitor"));
+  if (facts.contains("monitor")) p.monitor = value_of(facts.at("monitor"));
   return p;
 }
 

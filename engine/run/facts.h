@@ -14,13 +14,17 @@ namespace lehr::run {
 struct Progress {
   int64_t step = 0, samples = 0;
   double train_seconds = 0;  // over all invocations, evaluation and saving included
-  std::optional<double> best;
+  std::string monitored;  // what `best`, `improved` and `monitor` are values of: "loss"; "" where
+                          // an older build did not say
+  std::optional<double> best;  // so far; none of these is ever NaN or infinite
   int64_t best_step = -1;
-  int64_t bad_evaluations = 0;    // since the best
-  std::optional<double> monitor;  // at the newest evaluation
-  int64_t evaluated_step = -1;    // the newest step at which the validation split was evaluated
-  bool ended_early = false;       // by early stopping
-  double interval_loss = 0;       // of the logging interval under way
+  std::optional<double> improved;  // the newest that was better by early_stopping.min_delta
+  int64_t bad_evaluations = 0;     // since that
+  std::optional<double> monitor;   // at the newest evaluation
+  int64_t evaluated_step = -1;     // the newest step at which the validation split was evaluated
+  bool evaluation_cut = false;     // that of this step was stopped, and is to be made
+  bool ended_early = false;        // by early stopping
+  double interval_loss = 0;        // of the logging interval under way
   int64_t interval_samples = 0;
   int64_t bad_samples = 0;       // that the epoch under way has left out
   int64_t most_bad_samples = 0;  // that an epoch has

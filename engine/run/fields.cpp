@@ -115,7 +115,7 @@ Section EarlyStoppingFields::section() {
       .synonyms({"early_stopping_patience", "early_stop"})
       .free_to_change();
   d.field("min_delta", &EarlyStoppingFields::min_delta,
-          "Smallest change that counts as improvement.")
+          "Smallest change that counts as improvement for patience; the best is the best by any.")
       .at_least(0)
       .free_to_change();
   return d.section();

@@ -12,10 +12,12 @@
 #include "engine/base/log.h"
 #include "engine/base/what_is.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/names.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/tokenizer.h"
 #include "engine/export/artefact.h"
 #include "engine/export/huggingface.h"
+#include "engine/export/verify.h"
 #include "engine/step/step.h"
 #include "engine/track/fields.h"
 
@@ -52,8 +54,8 @@ static NamedTensors weights_of(const models::Model& model) {
 checkpoint::Loaded load_from(const std::string& path) {
   if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
   const std::string inside = join_path(path, "checkpoints");
-  auto loaded = checkpoint::load_newest(file_exists(inside) ? inside : path,
-                                        [](const std::string& text) { log_warning(text); });
+  auto loaded = checkpoint::newest(file_exists(inside) ? inside : path,
+                                   [](const std::string& text) { log_warning(text); });
   if (loaded) return std::move(*loaded);
   if (const auto other = artefact::foreign_folder(path)) throw *other;
   throw Error(Code::kCheckpoint, "there is no checkpoint here", path,
@@ -74,16 +76,12 @@ void check_pretrained(const recipe::Recipe& recipe, const models::Model& model) 
                         artefact::read_huggingface_config(fields.pretrained), fields.pretrained);
 }
 
-void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
-  check_pretrained(recipe, model);
-  if (const auto folder = recipe.get<models::ModelFields>().pretrained; !folder.empty()) {
-    artefact::load_huggingface(folder, dynamic_cast<models::LanguageModel&>(model));
-    log_info("weights start from " + folder);
-    return;
-  }
-  const std::string path = recipe.get<models::ModelFields>().init_from;
-  if (path.empty()) return;
-  if (path.ends_with(".safetensors")) {
+static void load_initial(const recipe::Recipe& recipe, models::Model& model) {
+  const auto fields = recipe.get<models::ModelFields>();
+  const std::string& path = fields.init_from;
+  if (!fields.pretrained.empty()) {
+    artefact::load_huggingface(fields.pretrained, dynamic_cast<models::LanguageModel&>(model));
+  } else if (path.ends_with(".safetensors")) {
     SafetensorsFile file(path);
     if (const std::string wrapper = file.strip_wrappers(); !wrapper.empty())
       log_info(fmt::format("{}: names are taken without `{}`", path, wrapper));
@@ -91,7 +89,22 @@ void initialize_from(const recipe::Recipe& recipe, models::Model& model) {
   } else {
     checkpoint::restore(*load_from(path).shards.at("weights"), weights_of(model));
   }
-  log_info("weights start from " + path);
+  log_info("weights start from " + (fields.pretrained.empty() ? path : fields.pretrained));
+}
+
+void initialize_from(const recipe::Recipe& recipe, models::Model& model, dist::World& world) {
+  check_pretrained(recipe, model);
+  const auto fields = recipe.get<models::ModelFields>();
+  if (fields.pretrained.empty() && fields.init_from.empty()) return;
+  if (world.is_lead()) load_initial(recipe, model);
+  if (world.size() == 1) return;
+  // a run that is named may save and let go while the ranks read: one of them does
+  at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : weights_of(model)) {
+    const at::Tensor host = tensor.detach().cpu().contiguous();
+    world.broadcast(host);
+    tensor.copy_(host);
+  }
 }
 
 track::Values row_values(const std::string& prefix, const Evaluation& evaluation) {
@@ -133,13 +146,18 @@ static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& c
         if (other.name == name) tensor.copy_(other.tensor);
     return progress.step;
   }
+  if (which == "best" && progress.best_step < 0 && progress.evaluated_step >= 0)
+    log_warning(
+        fmt::format("no evaluation gave a finite {}, so none is the best: the last weights "
+                    "are taken, of step {}",
+                    progress.monitored, progress.step));
   if (which == "last" || progress.best_step < 0 || progress.best_step == progress.step)
     return progress.step;
-  for (const auto& entry : checkpoint::list(checkpoints))
-    if (entry.step == progress.best_step && entry.problem.empty()) {
-      checkpoint::restore(*checkpoint::load(entry.path).shards.at("weights"), weights_of(model));
-      return entry.step;
-    }
+  const std::string best = join_path(checkpoints, checkpoint::step_name(progress.best_step));
+  if (file_exists(best)) {
+    checkpoint::restore(*checkpoint::load(best).shards.at("weights"), weights_of(model));
+    return progress.best_step;
+  }
   const std::string gone = fmt::format("the best checkpoint, step {}, is gone", progress.best_step);
   if (must_have) throw Error(Code::kCheckpoint, gone, checkpoints, "add --set export.weights=last");
   log_warning(
@@ -162,12 +180,23 @@ static void publish(const std::shared_ptr<models::Model>& model, Parts& parts, c
   artefact::export_artefact(request);
 }
 
+// A report that cannot be written ends no run.
+static void try_to_write(const std::string& path,
+                         const std::function<void(const std::string&)>& write) {
+  try {
+    write(path);
+  } catch (const std::exception& e) {
+    log_warning(fmt::format("{} was not written: {}", path, e.what()));
+  }
+}
+
 void finish_run(Finished& f, track::Terminal& terminal) {
   const recipe::Recipe& recipe = f.parts.recipe;
   json metrics = {{"steps", f.progress.step},
                   {"samples", f.progress.samples},
                   {"train_seconds", f.progress.train_seconds},
                   {"checkpoint_blocked_seconds", f.blocked_s}};
+  if (f.skipped_steps > 0) metrics["skipped_steps"] = f.skipped_steps;
   const int64_t step =
       choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model, false);
   metrics["weights_of_step"] = step;
@@ -175,7 +204,8 @@ void finish_run(Finished& f, track::Terminal& terminal) {
   if (f.progress.most_bad_samples > 0) bad_samples["train"] = f.progress.most_bad_samples;
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (f.parts.dataset->size(split) == 0) continue;
-    Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
+    const Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
+    if (!evaluation.non_finite.empty()) log_warning(evaluation.non_finite);
     print_evaluation(terminal,
                      fmt::format("{} split, weights of step {}", data::to_string(split), step),
                      evaluation, "");
@@ -190,7 +220,8 @@ void finish_run(Finished& f, track::Terminal& terminal) {
     terminal.print(fmt::format("left out as bad: {} (log.txt names those of the lead rank)",
                                fmt::join(counts, ", ")));
   }
-  write_file_durably(f.folder.file("metrics.json"), metrics.dump(2) + "\n");
+  try_to_write(f.folder.file("metrics.json"),
+               [&](const std::string& path) { write_file_durably(path, metrics.dump(2) + "\n"); });
   if (recipe.get<artefact::ExportFields>().enabled) {
     const std::string output = f.folder.file("artefact");
     remove_tree(output);  // of an export that was cut before the run was marked finished
@@ -202,12 +233,16 @@ void finish_run(Finished& f, track::Terminal& terminal) {
   report.recipe_yaml = recipe.resolved();
   report.summary_json = metrics.dump();
   report.metrics_path = f.folder.file("metrics.jsonl");
-  track::write_report(f.folder.file("report.html"), report);
+  try_to_write(f.folder.file("report.html"),
+               [&](const std::string& path) { track::write_report(path, report); });
   metrics["reason"] = f.reason;
   metrics["data"] = f.parts.dataset->info().fingerprint;
   mark_finished(f.folder, metrics.dump(2) + "\n");
-  terminal.print(fmt::format("finished in {:.1f} s of training, by {}; everything is in {}",
-                             f.progress.train_seconds, f.reason, f.folder.path));
+  const std::string skipped = f.skipped_steps > 0 ? fmt::format("{} of {} steps were skipped; ",
+                                                                f.skipped_steps, f.progress.step)
+                                                  : "";
+  terminal.print(fmt::format("finished in {:.1f} s of training, by {}; {}everything is in {}",
+                             f.progress.train_seconds, f.reason, skipped, f.folder.path));
 }
 
 std::string nothing_more(const RunFolder& folder, const recipe::Recipe& recipe) {
@@ -283,19 +318,20 @@ static void require_same_data(const checkpoint::Loaded& loaded, const data::Data
 }
 
 Reopened reopen(const std::string& source, const std::vector<std::string>& overrides) {
+  // a run exports the weights that its recipe names; a checkpoint exports itself
+  const bool is_run = !file_exists(join_path(source, "MANIFEST.json"));
   checkpoint::Loaded loaded = load_from(source);
   const auto recipe = recipe_of(loaded, overrides);
   Reopened run;
   run.parts =
       std::make_shared<Parts>(open_parts(recipe, 1, surroundings_of(loaded.facts).vocabulary));
   require_same_data(loaded, run.parts->dataset->info());
-  run.checkpoint = loaded.path;
   auto model = run.model = models::make_model(recipe, run.parts->context);
-  checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
-  const bool is_run = !file_exists(join_path(source, "MANIFEST.json"));
-  run.step = loaded.step;
-  if (is_run) {
-    // a run exports the weights that its recipe names; a checkpoint exports itself
+  const auto take = [&] {
+    checkpoint::restore(*loaded.shards.at("weights"), weights_of(*model));
+    run.checkpoint = loaded.path;
+    run.step = loaded.step;
+    if (!is_run) return;
     NamedTensors averaged;
     if (uses_average(recipe)) {
       for (const auto& [name, tensor] : model->parameters())
@@ -303,10 +339,21 @@ Reopened reopen(const std::string& source, const std::vector<std::string>& overr
       checkpoint::restore(loaded, "state", averaged);
       for (auto& average : averaged) average.name = average.name.substr(4);
     }
-    run.step = choose_weights(recipe, join_path(source, "checkpoints"), averaged,
-                              progress_of(loaded.facts), *model, true);
+    const std::string checkpoints = loaded.path.substr(0, loaded.path.rfind('/'));
+    run.step =
+        choose_weights(recipe, checkpoints, averaged, progress_of(loaded.facts), *model, true);
+  };
+  for (;;) {
+    try {
+      take();
+      return run;
+    } catch (const Error&) {
+      // a run that trains meanwhile lets its best go for a better one
+      const int64_t before = loaded.step;
+      loaded = load_from(source);
+      if (loaded.step == before) throw;
+    }
   }
-  return run;
 }
 
 Pretrained open_pretrained(const std::string& folder) {
@@ -371,6 +418,7 @@ void export_run(const std::string& source, const std::string& output, track::Ter
     if (!model)
       throw Error(Code::kUsage, "this run's model is no language model", source,
                   "leave --format out: artefacts take every model");
+    artefact::require_finite(*model, output);
     artefact::export_huggingface(run.parts->recipe, *model, run.parts->dataset->info().tokenizer,
                                  output);
     terminal.print("Hugging Face folder: " + output);
@@ -381,7 +429,8 @@ void export_run(const std::string& source, const std::string& output, track::Ter
   json metrics = {{"weights_of_step", run.step}};
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (parts.dataset->size(split) == 0) continue;
-    Evaluation evaluation = evaluate(*run.model, parts, split, nullptr);
+    const Evaluation evaluation = evaluate(*run.model, parts, split, nullptr);
+    if (!evaluation.non_finite.empty()) log_warning(evaluation.non_finite);
     print_evaluation(terminal, data::to_string(split), evaluation, "");
     metrics[data::to_string(split)] = results_json(evaluation);
   }

@@ -21,14 +21,15 @@ void with_weights(models::Model& model, const NamedTensors& weights,
                   const std::function<void()>& work);
 // True when export.weights is `ema`: evaluation then looks at the averaged weights.
 bool uses_average(const recipe::Recipe& recipe);
-// One checkpoint, or the newest that verifies of a run folder or its checkpoints/. Throws
-// Error{kCheckpoint}.
+// One checkpoint, or the newest that verifies of a run folder or its checkpoints/. Changes nothing
+// there. Throws Error{kCheckpoint}.
 checkpoint::Loaded load_from(const std::string& path);
 // model.pretrained: throws Error{kRecipe} naming every field that differs from its config.json.
 void check_pretrained(const recipe::Recipe& recipe, const models::Model& model);
 // model.pretrained, or model.init_from: parameters and buffers of another checkpoint (a checkpoint,
-// a run or a safetensors file). Throws Error{kCheckpoint} on a missing name or another shape.
-void initialize_from(const recipe::Recipe& recipe, models::Model& model);
+// a run or a safetensors file). The lead of the ranks reads and the others hear from it. Throws
+// Error{kCheckpoint} on a missing name or another shape.
+void initialize_from(const recipe::Recipe& recipe, models::Model& model, dist::World& world);
 
 track::Values row_values(const std::string& prefix, const Evaluation& evaluation);
 void print_evaluation(track::Terminal& terminal, const std::string& title,
@@ -41,6 +42,7 @@ struct Finished {
   NamedTensors averaged;
   Progress progress;
   double blocked_s;
+  int64_t skipped_steps;
   DeviceRuntime* device;
   std::string reason;  // the field that ended it: "training.max_steps"
 };

@@ -92,6 +92,11 @@ int64_t in_steps(const Duration& d, const Plan& plan) {
   }
 }
 
+bool larger_is_better(const ValidationFields& validation) {
+  if (validation.mode != "auto") return validation.mode == "max";
+  return metrics::larger_is_better(validation.monitor);
+}
+
 Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world) {
   auto training = recipe.get<TrainingFields>();
   auto validation = recipe.get<ValidationFields>();
@@ -137,8 +142,7 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   plan.checkpoint_steps = in_steps(checkpoint.interval, plan);
   if (checkpoint.interval.unit == Duration::Unit::kSeconds)
     plan.checkpoint_s = checkpoint.interval.value;
-  plan.larger_is_better = validation.mode == "auto" ? metrics::larger_is_better(validation.monitor)
-                                                    : validation.mode == "max";
+  plan.larger_is_better = larger_is_better(validation);
   return plan;
 }
 

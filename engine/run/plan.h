@@ -29,6 +29,7 @@ struct Plan {
 void plan_batch(const recipe::Recipe& recipe, int64_t world, Plan& plan);
 // Steps of a duration, at least one unless it is 0; seconds are not steps (returns 0).
 int64_t in_steps(const Duration& duration, const Plan& plan);
+bool larger_is_better(const ValidationFields& validation);
 Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64_t world);
 
 // The parts of a run that `train`, `check`, `evaluate` and `export` share.

@@ -30,7 +30,7 @@ pid_t start(const ResumeTestRequest& request, const std::string& run, const std:
 
 // checksum of every tensor, and the data position
 std::map<std::string, std::string> fingerprint(const std::string& run) {
-  auto loaded = checkpoint::load_newest(join_path(run, "checkpoints"), [](const std::string&) {});
+  auto loaded = checkpoint::newest(join_path(run, "checkpoints"), [](const std::string&) {});
   if (!loaded) throw Error(Code::kCheckpoint, "the run left no checkpoint", run);
   std::map<std::string, std::string> sums{{"step", std::to_string(loaded->step)},
                                           {"samples", std::to_string(loaded->samples)}};

@@ -91,7 +91,8 @@ class Tokenization {
     bool counted = false;
   };
   json plan(int version) const;
-  void claim_folder();
+  bool is_ours();
+  void claim_folder(const FolderLock& lock);
   std::string path(const char* split, int64_t number) const {
     return join_path(request_.output, fmt::format("{}-{:05}.tokens", split, number));
   }
@@ -180,8 +181,8 @@ json Tokenization::plan(int version) const {
           {"validation_fraction", request_.validation_fraction}};
 }
 
-// The folder is new, or one of this very tokenization that was cut.
-void Tokenization::claim_folder() {
+// False: the folder is new. True: it is one of this very tokenization. Throws for any other.
+bool Tokenization::is_ours() {
   const std::string plan_path = join_path(request_.output, "tokenize.json");
   const std::string tokenizer_path = join_path(request_.output, "tokenizer.json");
   if (!file_exists(plan_path)) {
@@ -189,10 +190,7 @@ void Tokenization::claim_folder() {
       if (name != ".lock" && name != "tokenizer.json" && name.find(".tmp-") == name.npos)
         throw Error(Code::kUsage, fmt::format("the folder is not empty: it has {}", name),
                     request_.output, "Give a new folder.");
-    const std::string text = plan(kPlanVersion).dump(2) + "\n";
-    write_file_durably(tokenizer_path, tokenizer_json_);
-    write_file_durably(plan_path, text);
-    return;
+    return false;
   }
   json before;
   try {
@@ -215,6 +213,16 @@ void Tokenization::claim_folder() {
                   fmt::format("the folder holds another tokenization: {} was {}, is {}", key,
                               before.contains(key) ? before[key].dump() : "none", value.dump()),
                   request_.output, "Give a new folder, or what that one was made with.");
+  return true;
+}
+
+void Tokenization::claim_folder(const FolderLock&) {
+  if (!is_ours()) {
+    const std::string text = plan(kPlanVersion).dump(2) + "\n";
+    write_file_durably(join_path(request_.output, "tokenizer.json"), tokenizer_json_);
+    write_file_durably(join_path(request_.output, "tokenize.json"), text);
+    return;
+  }
   for (const auto& name : list_folder(request_.output))
     if (name.find(".tmp-") != name.npos) remove_tree(join_path(request_.output, name));
 }
@@ -393,9 +401,10 @@ bool Tokenization::is_complete() const {
 }
 
 void Tokenization::run() {
+  is_ours();  // or it is refused before anything is written into it
   make_folders(request_.output);
   const FolderLock lock(request_.output);
-  claim_folder();
+  claim_folder(lock);
   if (is_complete()) {
     terminal_.print(fmt::format("{}: is complete already; without its {} every byte is verified",
                                 request_.output, data::kTokensIndex));

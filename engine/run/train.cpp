@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +16,7 @@
 #include "engine/base/error.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/names.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/fields.h"
 #include "engine/data/loader.h"
@@ -25,6 +26,7 @@
 #include "engine/run/facts.h"
 #include "engine/run/finish.h"
 #include "engine/run/launch.h"
+#include "engine/run/micro_batches.h"
 #include "engine/run/plan.h"
 #include "engine/run/replicas.h"
 #include "engine/run/speed.h"
@@ -53,7 +55,7 @@ double unix_time() {
 int64_t resident_bytes() {
   int64_t pages = 0, ignored = 0;
   std::ifstream("/proc/self/statm") >> ignored >> pages;
-  return pages * 4096;
+  return pages * ::sysconf(_SC_PAGESIZE);
 }
 
 class Training {
@@ -70,14 +72,16 @@ class Training {
   void check_replicas();
   void keep_threads(const Surroundings& then);
   void restore_or_start();
+  void settle_best(const recipe::Recipe& then, bool own, const std::string& path);
   std::string order_of_sums_then(const checkpoint::Loaded& loaded,
                                  const recipe::Recipe& then) const;
   void loop();
   data::StepBatch next_batch();
   step::StepReport take_step(const data::StepBatch& batch, double load_seconds);
-  void evaluate_now();
+  bool evaluate_now();
   enum class Save { kBeside, kAndWait };  // the steps that follow; at the end
   void save(Save how = Save::kBeside);
+  void restate();
   void log_step(const step::StepReport& report);
   void write_row();
   void show_progress();
@@ -87,6 +91,7 @@ class Training {
   const char* why_stop() const;
   void count_bad(const data::StepBatch& batch, const step::StepReport& report);
   void end_with_data_error();
+  std::string facts_to_save() const;
   Code finish();
 
   bool is_lead() const { return world_->is_lead(); }
@@ -114,10 +119,11 @@ class Training {
   std::unique_ptr<checkpoint::Saver> saver_;
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<track::Profiler> profiler_;
-  std::vector<std::unique_ptr<track::Sink>> sinks_;
+  track::Trackers trackers_;
 
   Progress progress_;
   double earlier_seconds_ = 0;  // of earlier invocations
+  std::optional<Duration> time_limit_, max_time_;
   int64_t log_steps_ = 1;
   int64_t saved_step_ = -1;
   bool stepped_ = false, stepped_log_ = false;  // in this invocation
@@ -129,10 +135,15 @@ class Training {
   std::exception_ptr data_error_;     // this rank cannot go on: all save, then end with it
   bool save_by_time_ = false;
   Stragglers stragglers_;
-  Clock::time_point loop_begin_ = Clock::now();
-  double rate_ = 0, last_loss_ = 0, last_lr_ = 0;
-  double mfu_per_rate_ = 0;    // model FLOPs utilisation at one sample a second; 0: no known peak
-  std::vector<double> rates_;  // of every interval but the first, which warms up
+  Clock::time_point loop_begin_ = Clock::now(), memory_read_;
+  int64_t memory_bytes_ = 0;
+  double rate_ = 0, last_lr_ = 0;
+  std::optional<double> last_loss_;  // none: no step of the interval has one
+  std::string non_finite_;           // what the newest evaluation found
+  bool speed_of_light_ = false;
+  double mfu_per_rate_ = 0;  // model FLOPs utilisation at one sample a second; 0: no known peak
+  std::vector<double>
+      rates_;  // for `speed_of_light`: of every interval but the first, which warms up
 };
 
 Code Training::run() try {
@@ -151,6 +162,7 @@ Code Training::run() try {
 void Training::open() {
   recipe::Recipe recipe = load_recipe(request_.recipe, request_.overrides);
   const auto training = recipe.get<TrainingFields>();
+  max_time_ = training.max_time, time_limit_ = recipe.get<JobFields>().time_limit;
   if (training.device != "cpu") see_own_gpu(place_.local_rank, place_.local_size);
   device_name_ = choose_device(training, &device_);
   const int64_t threads = settle_numerics(training, place_.local_size);
@@ -173,6 +185,9 @@ void Training::open() {
   const at::Device device(device_ ? at::kCUDA : at::kCPU);
   parts_->context.options = parts_->context.options.device(device);
   model_ = models::make_model(recipe, parts_->context);
+  if (const std::string warning = check_batch_norm(*parts_, world_->size());
+      is_lead() && !warning.empty())
+    log_warning(warning);
 
   step::StepContext context;
   context.total_steps = parts_->plan.total_steps;
@@ -190,6 +205,7 @@ void Training::open() {
   retention.keep_best_k = checkpoint.keep_best_k;
   retention.keep_every = checkpoint.keep_every;
   retention.larger_is_better = parts_->plan.larger_is_better;
+  retention.monitor = recipe.get<ValidationFields>().monitor;
   make_folders(folder_.checkpoints());
   saver_ = std::make_unique<checkpoint::Saver>(folder_.checkpoints(), retention);
   step_->before_update([this] { saver_->finish_copy(); });
@@ -212,7 +228,10 @@ void Training::open() {
   const std::string precision = recipe.get<step::TrainingFields>().precision;
   if (const double peak = peak_flops(around_.device, precision); peak > 0)
     mfu_per_rate_ = flops_per_sample(*parts_) / peak;
-  profiler_ = track::make_profiler(recipe.get<track::ProfilingFields>(), folder_.path);
+  auto profiling = recipe.get<track::ProfilingFields>();
+  profiling.enabled = profiling.enabled && is_lead();
+  speed_of_light_ = profiling.speed_of_light;
+  profiler_ = track::make_profiler(profiling, folder_.path, device_ != nullptr);
 }
 
 void Training::open_world(const recipe::Recipe& recipe) {
@@ -256,8 +275,8 @@ void Training::restore_or_start() {
   std::optional<checkpoint::Loaded> loaded;
   std::string newest;
   if (is_lead() && fields.resume != "never") {
-    loaded = checkpoint::load_newest(folder_.checkpoints(),
-                                     [](const std::string& problem) { log_warning(problem); });
+    loaded = checkpoint::claim_newest(folder_.checkpoints(), *folder_.lock,
+                                      [](const std::string& problem) { log_warning(problem); });
     // a path is where a run begins; what it saved itself since comes first
     if (!loaded && fields.resume != "auto") loaded = load_from(fields.resume);
     if (loaded) newest = loaded->path;
@@ -292,27 +311,36 @@ void Training::restore_or_start() {
                   ": the samples go on exactly where they were, and sums are taken in "
                   "another order, so bits differ");
     earlier_seconds_ = progress_.train_seconds;
-    saved_step_ = progress_.step;
+    const bool own = loaded->path.starts_with(folder_.checkpoints() + "/");
+    if (own) saved_step_ = progress_.step;
+    settle_best(then, own, loaded->path);
     terminal_.print(fmt::format("{}: continuing after step {} ({} samples)", folder_.path,
                                 progress_.step, progress_.samples));
     for (const auto& field : then.differences(recipe))
       if (!field.exact) terminal_.print("  from here on " + field.text());
   } else {
-    step_->in_float32([&] { initialize_from(recipe, *model_); });
+    step_->in_float32([&] { initialize_from(recipe, *model_, *world_); });
     terminal_.print(fmt::format("{}: beginning", folder_.path));
     if (!folder_.note.empty()) terminal_.print("  " + folder_.note);
   }
   loader_->seek(progress_.samples);
   check_replicas();
   if (!is_lead()) return;
-  write_file_durably(folder_.file("recipe.yaml"), recipe.resolved());
+  // a run goes on where a full disk would not even take its recipe again
+  if (const std::string file = folder_.file("recipe.yaml");
+      !file_exists(file) || read_file(file) != recipe.resolved())
+    write_file_durably(file, recipe.resolved());
   log_to_file(folder_.file("log.txt"));
   const auto tracking = recipe.get<track::TrackFields>();
   const int64_t resume_step = progress_.step;
-  sinks_.push_back(track::open_jsonl(folder_.file("metrics.jsonl"), resume_step));
+  trackers_.add([path = folder_.file("metrics.jsonl"), resume_step] {
+    return track::open_jsonl(path, resume_step);
+  });
   for (const auto& name : tracking.report_to)
     if (name == "tensorboard")
-      sinks_.push_back(track::open_tensorboard(folder_.file("tensorboard"), resume_step));
+      trackers_.add([path = folder_.file("tensorboard"), resume_step] {
+        return track::open_tensorboard(path, resume_step);
+      });
   int64_t parameters = 0;
   for (const auto& p : model_->parameters()) parameters += p.tensor.numel();
   const auto& info = parts_->dataset->info();
@@ -337,8 +365,26 @@ void Training::restore_or_start() {
   terminal_.print(step_->describe());
 }
 
+// What is best so far, where it is of another monitor than now, or lies in another run.
+void Training::settle_best(const recipe::Recipe& then, bool own, const std::string& path) {
+  const auto before = then.get<ValidationFields>();
+  const auto now = parts_->recipe.get<ValidationFields>();
+  if (progress_.monitored.empty()) progress_.monitored = before.monitor;
+  const bool other = progress_.monitored != now.monitor ||
+                     larger_is_better(before) != parts_->plan.larger_is_better;
+  if (progress_.best && (other || !own))
+    terminal_.print(fmt::format(
+        "the best so far, step {} with {} {:.6g}{}, no longer counts: {}", progress_.best_step,
+        progress_.monitored, *progress_.best, own ? "" : " in " + path,
+        other ? fmt::format("{} is what counts now", now.monitor) : "it is another run's"));
+  if (other || !own) progress_.best.reset(), progress_.best_step = progress_.evaluated_step = -1;
+  if (other)
+    progress_.improved.reset(), progress_.bad_evaluations = 0, progress_.ended_early = false;
+  progress_.monitored = now.monitor;
+}
+
 void Training::compare_with_replay() {
-  if (!parts_->recipe.get<track::ProfilingFields>().speed_of_light || rates_.empty()) return;
+  if (rates_.empty()) return;
   std::nth_element(rates_.begin(), rates_.begin() + static_cast<std::ptrdiff_t>(rates_.size() / 2),
                    rates_.end());
   const double step = static_cast<double>(parts_->plan.global_batch) / rates_[rates_.size() / 2];
@@ -356,8 +402,7 @@ const char* Training::why_ended() const {
   if (progress_.step >= parts_->plan.total_steps)
     return training.max_steps == parts_->plan.total_steps ? "training.max_steps"
                                                           : "training.max_epochs";
-  const auto& max_time = training.max_time;
-  return max_time && progress_.train_seconds >= max_time->value ? "training.max_time" : nullptr;
+  return max_time_ && progress_.train_seconds >= max_time_->value ? "training.max_time" : nullptr;
 }
 
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
@@ -404,8 +449,8 @@ const char* Training::why_stop() const {
   if (const char* signal = stop_requested()) return signal;
   if (data_error_) return "a data error";
   // however short the limit is, an invocation gets on by a step
-  const auto limit = parts_->recipe.get<JobFields>().time_limit;
-  return limit && stepped_ && seconds_since(begin_) >= limit->value ? "job.time_limit" : nullptr;
+  const bool is_over = time_limit_ && stepped_ && seconds_since(begin_) >= time_limit_->value;
+  return is_over ? "job.time_limit" : nullptr;
 }
 
 data::StepBatch Training::next_batch() {
@@ -423,6 +468,10 @@ void Training::loop() {
   loop_begin_ = interval_begin_ = last_save_ = Clock::now();
   stop_ = why_stop();
   if (world_->any(stop_ != nullptr) && !stop_) stop_ = "another rank";
+  if (!stop_ && progress_.evaluation_cut && evaluate_now()) {
+    write_row();
+    restate();
+  }
   while (!reached_end() && !stop_) {
     profiler_->step_begins(progress_.step + 1);
     const auto load_begin = Clock::now();
@@ -476,14 +525,18 @@ void Training::log_step(const step::StepReport& report) {
   if (seconds > 0) rate_ = static_cast<double>(interval_samples_now_) / seconds;
   if (progress_.interval_samples > 0)
     last_loss_ = progress_.interval_loss / static_cast<double>(progress_.interval_samples);
-  row_values_.insert(row_values_.end(), {{"train.loss", last_loss_},
-                                         {"train.lr", report.lr},
-                                         {"train.grad_norm", report.grad_norm},
-                                         {"train.samples_per_s", rate_}});
+  else
+    last_loss_.reset();
+  if (last_loss_) row_values_.emplace_back("train.loss", *last_loss_);
+  row_values_.emplace_back("train.lr", report.lr);
+  if (!report.skipped) row_values_.emplace_back("train.grad_norm", report.grad_norm);
+  row_values_.emplace_back("train.samples_per_s", rate_);
+  if (const int64_t skipped = step_->steps_skipped(); skipped > 0)
+    row_values_.emplace_back("train.skipped_steps", static_cast<double>(skipped));
   if (const auto& info = parts_->dataset->info(); info.is_text)
     row_values_.emplace_back("train.tokens_per_s", rate_ * static_cast<double>(info.context));
   if (mfu_per_rate_ > 0) row_values_.emplace_back("train.mfu", rate_ * mfu_per_rate_);
-  if (stepped_log_) rates_.push_back(rate_);
+  if (stepped_log_ && speed_of_light_) rates_.push_back(rate_);
   stepped_log_ = true;
   if (report.loss_scale != 1) row_values_.emplace_back("train.loss_scale", report.loss_scale);
   progress_.interval_loss = 0;
@@ -497,11 +550,12 @@ void Training::write_row() {
   if (row_values_.empty()) return;
   if (!is_lead()) return row_values_.clear();
   const track::Row row{progress_.step, progress_.samples, unix_time(), std::move(row_values_)};
-  for (auto& sink : sinks_) sink->write(row);
+  trackers_.write(row);
   row_values_.clear();
 }
 
 void Training::show_progress() {
+  if (!is_lead()) return;
   track::Progress p;
   p.step = progress_.step;
   p.total_steps = parts_->plan.total_steps;
@@ -509,36 +563,51 @@ void Training::show_progress() {
   p.epochs_total =
       static_cast<double>(p.total_steps) / static_cast<double>(parts_->plan.steps_per_epoch);
   p.samples_per_s = rate_;
-  p.loss = last_loss_;
+  p.loss = last_loss_.value_or(0);
   p.lr = last_lr_;
-  p.memory_bytes = resident_bytes();
+  if (const auto now = Clock::now(); now - memory_read_ > std::chrono::seconds(1))
+    memory_bytes_ = resident_bytes(), memory_read_ = now;
+  p.memory_bytes = memory_bytes_;
   if (rate_ > 0)
     p.seconds_left =
         static_cast<double>((p.total_steps - p.step) * parts_->plan.global_batch) / rate_;
   terminal_.progress(p);
 }
 
-void Training::evaluate_now() {
-  if (parts_->dataset->size(data::Split::kValidation) == 0) return;
+// False: a stop came first. The step is then saved without its evaluation, which the next
+// invocation begins with.
+bool Training::evaluate_now() {
+  if (parts_->dataset->size(data::Split::kValidation) == 0) return true;
   const auto span = phase("evaluate");
   Evaluation evaluation;
   step_->in_float32([&] {
     with_weights(*model_, uses_average(parts_->recipe) ? step_->averaged() : NamedTensors{}, [&] {
-      evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_, *world_);
+      evaluation = evaluate(*model_, *parts_, data::Split::kValidation, device_, *world_,
+                            [this] { return why_stop() != nullptr; });
     });
   });
+  progress_.evaluation_cut = evaluation.stopped;
+  if (evaluation.stopped) {
+    stop_ = why_stop();
+    if (!stop_) stop_ = "another rank";
+    return false;
+  }
+  if (is_lead() && !evaluation.non_finite.empty() && evaluation.non_finite != non_finite_)
+    log_warning(fmt::format("step {}: {}", progress_.step, evaluation.non_finite));
+  non_finite_ = evaluation.non_finite;
   progress_.evaluated_step = progress_.step;
-  const auto monitor = parts_->recipe.get<ValidationFields>().monitor;
-  progress_.monitor = evaluation.value(monitor);
+  progress_.monitored = parts_->recipe.get<ValidationFields>().monitor;
+  progress_.monitor = evaluation.value(progress_.monitored);
   const auto stopping = parts_->recipe.get<EarlyStoppingFields>();
-  const bool larger = parts_->plan.larger_is_better;
-  const double delta = stopping.min_delta;
-  const auto& value = progress_.monitor;
-  const bool better = value && (!progress_.best || (larger ? *value > *progress_.best + delta
-                                                           : *value < *progress_.best - delta));
-  if (better) {
-    progress_.best = value;
-    progress_.best_step = progress_.step;
+  const auto beats = [&](const std::optional<double>& other, double by) {
+    const auto& value = progress_.monitor;
+    return value && (!other ||
+                     (parts_->plan.larger_is_better ? *value > *other + by : *value < *other - by));
+  };
+  const bool best = beats(progress_.best, 0);
+  if (best) progress_.best = progress_.monitor, progress_.best_step = progress_.step;
+  if (beats(progress_.improved, stopping.min_delta)) {
+    progress_.improved = progress_.monitor;
     progress_.bad_evaluations = 0;
   } else {
     ++progress_.bad_evaluations;
@@ -548,13 +617,15 @@ void Training::evaluate_now() {
   const track::Values values = row_values("validation", evaluation);
   row_values_.insert(row_values_.end(), values.begin(), values.end());
   print_evaluation(terminal_, fmt::format("step {}", progress_.step), evaluation,
-                   better ? "best so far" : "");
+                   best ? "best so far" : "");
   if (progress_.ended_early)
-    terminal_.print(
-        fmt::format("early stopping: {} {} in {} evaluations", monitor,
-                    value ? fmt::format("is not better by more than {}", delta) : "has no value",
-                    progress_.bad_evaluations));
+    terminal_.print(fmt::format(
+        "early stopping: {} {} in {} evaluations", progress_.monitored,
+        progress_.monitor ? fmt::format("is not better by more than {}", stopping.min_delta)
+                          : "has no value",
+        progress_.bad_evaluations));
   interval_begin_ = Clock::now(), interval_samples_now_ = 0;  // evaluation is not training speed
+  return true;
 }
 
 void Training::save(Save how) {
@@ -575,11 +646,8 @@ void Training::save(Save how) {
   content.step = progress_.step;
   content.samples = progress_.samples;
   content.texts["recipe.yaml"] = parts_->recipe.resolved();
-  Progress stored = progress_;
-  if (stored.evaluated_step != stored.step) stored.monitor.reset();
-  content.facts =
-      facts_json(stored, around_, step_->scalars(), parts_->recipe.folder(), folder_.path);
-  for (auto& sink : sinks_) sink->flush();
+  content.facts = facts_to_save();
+  trackers_.flush();
   NamedTensors weights = step_->weights(), buffers = model_->buffers(), state = step_->state();
   if (!is_lead()) {  // the lead writes what all have
     weights.clear(), buffers.clear();
@@ -608,13 +676,31 @@ void Training::end_with_data_error() {
   throw Error(Code::kData, fmt::format("on rank {}, {}", first - all.begin(), *first));
 }
 
+std::string Training::facts_to_save() const {
+  Progress stored = progress_;
+  if (stored.evaluated_step != stored.step) stored.monitor.reset();
+  return facts_json(stored, around_, step_->scalars(), parts_->recipe.folder(), folder_.path);
+}
+
+// The newest checkpoint was written before the evaluation of its step: it is told what that gave.
+void Training::restate() {
+  if (!is_lead() || saved_step_ != progress_.step || progress_.evaluated_step != progress_.step)
+    return;
+  saver_->wait();
+  const std::string name = checkpoint::step_name(progress_.step);
+  checkpoint::restate(join_path(folder_.checkpoints(), name), facts_to_save(), *folder_.lock);
+}
+
 Code Training::finish() {
-  const bool done = reached_end();
-  if (done && progress_.evaluated_step != progress_.step) evaluate_now();  // no step was taken
+  bool done = reached_end() && !progress_.evaluation_cut;
+  if (done && progress_.evaluated_step != progress_.step) {  // no step was taken
+    done = evaluate_now();
+    if (done) restate();
+  }
   write_row();
   save(Save::kAndWait);
   saver_->wait();
-  for (auto& sink : sinks_) sink->flush();
+  trackers_.finish();
   if (!done) {
     // some launchers end all ranks with the first that leaves with 75, and the lead still saved
     world_->barrier("the last save");
@@ -628,13 +714,18 @@ Code Training::finish() {
   }
   check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
   if (!is_lead()) return Code::kOk;  // the lead goes on alone
+  const int64_t skipped = step_->steps_skipped();
+  if (skipped > 0 && skipped == progress_.step)
+    throw Error(Code::kNonFinite,
+                fmt::format("each of the {} steps was skipped, so nothing was trained", skipped),
+                folder_.path, "the warnings above name what was not finite: mend that");
   compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())
     terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,
                                 difference));
-  Finished finished{folder_, *parts_,    model_, step_->averaged(), progress_, saver_->blocked_s(),
-                    device_, why_ended()};
+  Finished finished{folder_, *parts_, model_,  step_->averaged(), progress_, saver_->blocked_s(),
+                    skipped, device_, why_ended()};
   step_->in_float32([&] { finish_run(finished, terminal_); });
   return Code::kOk;
 }
@@ -649,7 +740,9 @@ Code train(const TrainRequest& request, track::Terminal& terminal) {
   // what a lead says once need not be said by all
   const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
   track::Terminal quiet(nowhere);
-  return Training(request, quiet, place).run();
+  const Code code = Training(request, quiet, place).run();
+  ::close(nowhere);
+  return code;
 }
 
 }  // namespace lehr::run

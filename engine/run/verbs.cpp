@@ -260,11 +260,15 @@ std::string inspect_run(const std::string& path, bool as_json) {
       fmt::format("run {}: {}\n", path, out["finished"].get<bool>() ? "finished" : "not finished");
   for (const auto& entry : checkpoint::list(join_path(path, "checkpoints"))) {
     json row = {{"step", entry.step}, {"path", entry.path}, {"problem", entry.problem}};
-    if (entry.monitor) row["monitor"] = *entry.monitor;
+    const auto& monitor = entry.monitor;
+    if (monitor) row["monitor"] = {{"name", monitor->name}, {"value", monitor->value}};
     out["checkpoints"].push_back(row);
-    text += fmt::format("  step {:<10}{}{}\n", entry.step,
-                        entry.monitor ? fmt::format("monitor {:.6g}  ", *entry.monitor) : "",
-                        entry.problem.empty() ? "manifest verifies" : entry.problem);
+    text += fmt::format(
+        "  step {:<10}{}{}\n", entry.step,
+        monitor ? fmt::format("{} {:.6g}  ", monitor->name.empty() ? "monitor" : monitor->name,
+                              monitor->value)
+                : "",
+        entry.problem.empty() ? "manifest verifies" : entry.problem);
   }
   if (file_exists(join_path(path, "metrics.json"))) {
     out["metrics"] = json::parse(read_file(join_path(path, "metrics.json")));

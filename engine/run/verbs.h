@@ -1,5 +1,4 @@
-// The verbs that work on artefacts and checkpoints without a recipe: predict, evaluate, inspect,
-// export.
+// The verbs that work on artefacts and checkpoints without a recipe: predict, evaluate, inspect.
 #pragma once
 
 #include <string>

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "engine/step/step.h"
+
 namespace lehr::step {
 namespace {
 
@@ -17,6 +19,14 @@ at::Tensor finite_samples(const at::Tensor& values) {
 }
 
 bool all_finite(const at::Tensor& values) { return at::isfinite(values).all().item<bool>(); }
+
+// "`a`, `b`", of so many as a line takes
+std::string listed(const StringList& names) {
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kNamed); ++i)
+    text += (i > 0 ? ", `" : "`") + names[i] + "`";
+  return text;
+}
 
 // "sample 17 of epoch 0 (micro-batch 1, position 3)"
 std::string place(const std::vector<Batch>& micro, size_t m, int64_t i) {
@@ -86,20 +96,46 @@ class Modes {
   std::vector<std::pair<models::Module*, bool>> modes_;
 };
 
+// of a language model: every logit, which these rare cases can afford
+at::Tensor outputs_of(models::Model& model, const Batch& batch) {
+  auto* language = dynamic_cast<models::LanguageModel*>(&model);
+  if (!language) return model.forward(batch.inputs);
+  return at::linear(language->hidden({batch.inputs, batch.segments, nullptr}),
+                    language->head().slice(0, 0, language->vocabulary()));
+}
+
 at::Tensor sample_losses(const Suspects& s, const Batch& batch) {
   models::DropoutKey key = s.dropout;
   key.samples = &batch.samples;
   models::set_dropout_key(&key);
-  at::Tensor outputs;  // of a language model: every logit, which this rare case can afford
+  at::Tensor outputs;
   {
     Autocast autocast(batch.inputs.device().type(), s.precision);
-    outputs = s.model.forward(batch.inputs);
+    outputs = outputs_of(s.model, batch);
   }
   models::set_dropout_key(nullptr);
   return s.loss.each(outputs, batch.targets);
 }
 
 }  // namespace
+
+std::string first_non_finite(const FieldSource& fields, models::Model& model, const Batch& batch) {
+  c10::NoGradGuard no_grad;
+  const auto first = [&](const char* what, const at::Tensor& is_fine) -> std::string {
+    const at::Tensor bad = is_fine.logical_not().nonzero();
+    if (bad.numel() == 0) return "";
+    return fmt::format("{} is not finite for sample {}", what,
+                       batch.samples.at(static_cast<size_t>(bad[0].item<int64_t>())));
+  };
+  std::string found = first("the input", finite_samples(batch.inputs));
+  if (found.empty()) found = first("the target", finite_samples(batch.targets));
+  if (!found.empty()) return found;
+  const at::Tensor outputs = outputs_of(model, batch);
+  found = first("the output", finite_samples(outputs));
+  if (!found.empty()) return found;
+  const auto loss = make_loss(fields.get<LossFields>());
+  return first("the loss", at::isfinite(loss->each(outputs, batch.targets)));
+}
 
 Culprit find_culprit(const Suspects& s) {
   c10::NoGradGuard no_grad;
@@ -135,14 +171,18 @@ Culprit find_culprit(const Suspects& s) {
               worst.say(),
           true};
 
+  if (!s.statistics.empty())
+    return {fmt::format("every loss is finite, but {} would no longer be; the largest loss in "
+                        "evaluation mode {}",
+                        listed(s.statistics), worst.say()),
+            true};
+
   StringList names;
   for (const auto& [name, tensor] : s.parameters)
-    if (tensor.grad().defined() && !all_finite(tensor.grad())) names.push_back("`" + name + "`");
-  if (names.size() > kNamed) names.resize(kNamed);
-  return {
-      fmt::format("the loss of every sample is finite, but the gradient of {} is not",
-                  names.empty() ? "the whole model" : fmt::format("{}", fmt::join(names, ", "))),
-      false};
+    if (tensor.grad().defined() && !all_finite(tensor.grad())) names.push_back(name);
+  return {fmt::format("the loss of every sample is finite, but the gradient of {} is not",
+                      names.empty() ? "the whole model" : listed(names)),
+          false};
 }
 
 }  // namespace lehr::step

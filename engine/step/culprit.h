@@ -20,6 +20,7 @@ struct Suspects {
   const NamedTensors& parameters;           // the trained ones, with their gradients
   std::optional<at::ScalarType> precision;  // of the forward
   models::DropoutKey dropout;               // seed and step
+  StringList statistics;  // names of batch statistics that the step would have made so
 };
 
 struct Culprit {
@@ -29,8 +30,9 @@ struct Culprit {
 
 // One sentence that names, in this order of suspicion: parameters that held such values before the
 // step; samples with such inputs, targets or losses (id, epoch, micro-batch, position; the first
-// eight); parameters with such gradients. Runs the model in evaluation mode first, because batch
-// statistics spread one bad sample over its batch. Modes are put back; buffers may change.
+// eight); batch statistics; parameters with such gradients. Runs the model in evaluation mode
+// first, because batch statistics spread one bad sample over its batch. Modes are put back; buffers
+// may change.
 Culprit find_culprit(const Suspects& suspects);
 
 }  // namespace lehr::step

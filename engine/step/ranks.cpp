@@ -180,7 +180,10 @@ Ranks::Sums Ranks::finish(Tensors* gradients, const Numbers& losses, Numbers asi
   for (int64_t i = 0; i < trained; ++i)
     if (at[3 + asides + i] == 0) (*gradients)[static_cast<size_t>(i)].reset();
   kept_statistics_.reset();
-  if (at[2] > 0) kept_statistics_ = sum.slice(0, 3 + asides + trained).div_(at[2]);
+  if (at[2] > 0) {
+    kept_statistics_ = sum.slice(0, 3 + asides + trained).div_(at[2]);
+    sums.finite_statistics = all_finite(kept_statistics_);
+  }
   return sums;
 }
 
@@ -238,8 +241,11 @@ Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Numbers& losses, Number
   const double* present = moves.const_data_ptr<double>() + numbers;
   for (size_t i = 0; i < layout_.count(); ++i)
     (*gradients)[i] = present[i] == 0 ? at::Tensor() : layout_.rows(flat, i, 0);
-  if (const double shards = present[layout_.count()]; shards > 0)
-    set_values(buffers_, buffers_before_ + moves.slice(0, 0, numbers) / shards);
+  if (const double shards = present[layout_.count()]; shards > 0) {
+    const at::Tensor kept = buffers_before_ + moves.slice(0, 0, numbers) / shards;
+    sums.finite_statistics = all_finite(kept);
+    set_values(buffers_, kept);
+  }
   sums.loss = total(losses);
   return sums;
 }

@@ -80,6 +80,7 @@ class Ranks {
 
   struct Sums {
     double loss = 0;
+    bool finite_statistics = true;  // batch statistics that all ranks are about to keep
     Numbers aside;
     std::optional<double> norm;  // global, of the gradients; where each rank has rows only
   };

@@ -37,11 +37,19 @@ namespace {
 // does not stay in a running mean for good.
 class BufferCopy {
  public:
-  explicit BufferCopy(const NamedTensors& buffers) {
+  explicit BufferCopy(const NamedTensors& buffers) : named_(buffers) {
     for (const auto& b : buffers) {
       live_.push_back(b.tensor);
       copies_.push_back(at::empty_like(b.tensor));
+      if (b.tensor.scalar_type() == at::kFloat) statistics_.push_back(b.tensor);
     }
+  }
+  const Tensors& statistics() const { return statistics_; }
+  StringList non_finite() const {
+    StringList names;
+    for (const auto& [name, tensor] : named_)
+      if (!all_finite(tensor.to(at::kCPU, at::kDouble))) names.push_back(name);
+    return names;
   }
   void take() { copy(copies_, live_); }
   void put_back() { copy(live_, copies_); }
@@ -51,7 +59,8 @@ class BufferCopy {
     c10::NoGradGuard no_grad;
     if (!from.empty()) at::_foreach_copy_(into, from);
   }
-  Tensors live_, copies_;
+  NamedTensors named_;
+  Tensors live_, copies_, statistics_;
 };
 
 }  // namespace
@@ -281,16 +290,17 @@ struct Step::State {
   }
 
   // Takes the step back: nothing has moved but batch statistics, and those are restored.
-  void refuse(std::vector<Batch> micro, const Tensors& gradients, bool loss_is_finite) {
+  void refuse(std::vector<Batch> micro, const Tensors& gradients, bool forward_is_finite) {
+    const StringList statistics = buffers.non_finite();
     buffers.put_back();
     // fp16 overflowed on the way back: expected now and then, and the cure is a smaller scale
-    if (loss_is_finite && scale.shrink()) return;
+    if (forward_is_finite && (ranks || statistics.empty()) && scale.shrink()) return;
     std::erase_if(micro, [](const Batch& batch) { return !batch.targets.defined(); });
     // also where they have been summed elsewhere
     for (size_t i = 0; i < parameters.size(); ++i)
       parameters[i].tensor.mutable_grad() = gradients[i];
     std::string culprit = agreed(find_culprit(
-        {*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}}));
+        {*model, *loss, micro, parameters, precision, {context.seed, steps, nullptr}, statistics}));
     buffers.put_back();
     std::string what = fmt::format("step {}: {}", steps + 1, culprit);
     if (training.non_finite == "stop")
@@ -380,14 +390,15 @@ struct Step::State {
     } else {
       sums.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
     }
-    const double norm =
-        sums.norm ? *sums.norm : global_norm(gradients, kernels != models::Kernels::kAten);
+    const double norm = sums.norm ? *sums.norm
+                                  : global_norm(gradients, kernels != models::Kernels::kAten,
+                                                ranks ? Tensors{} : buffers.statistics());
     report.grad_norm = norm / scale.value();
     if (weight > 0) report.loss = sums.loss / weight;
 
-    bool loss_is_finite = std::isfinite(report.loss);
-    if (!loss_is_finite || !std::isfinite(report.grad_norm)) {
-      refuse(micro, gradients, loss_is_finite);
+    const bool forward_is_finite = std::isfinite(report.loss) && sums.finite_statistics;
+    if (!forward_is_finite || !std::isfinite(report.grad_norm)) {
+      refuse(micro, gradients, forward_is_finite);
       report.skipped = true;
       ++skipped, ++steps;
       return report;
@@ -419,6 +430,8 @@ StepReport Step::take(const std::vector<Batch>& micro, const Aside& aside) {
 void Step::before_update(std::function<void()> hook) { state_->hook = std::move(hook); }
 
 int64_t Step::steps_taken() const { return state_->steps; }
+
+int64_t Step::steps_skipped() const { return state_->skipped; }
 
 double Step::lr_at(int64_t step) const {
   return state_->optimizer_fields.lr * state_->schedule.factor(step);

@@ -63,6 +63,7 @@ class Step {
   void before_update(std::function<void()> hook);
 
   int64_t steps_taken() const;
+  int64_t steps_skipped() const;  // of those: refused, whose update was not made
   double lr_at(int64_t step) const;
   // Every parameter in float32, the truth of a checkpoint: the model's own, or what they are
   // rounded from under bf16-master. To change them, or to use the model in float32: within
@@ -105,6 +106,10 @@ struct Evaluated {
   at::Tensor outputs;
 };
 Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const Batch& batch);
+// "the output is not finite for sample 41": the first such sample of the batch, by input, target,
+// output or loss, in the model's present mode; "" for none. Slow: for when something is known to be
+// wrong.
+std::string first_non_finite(const FieldSource& fields, models::Model& model, const Batch& batch);
 // What a rank holds of tensors while it trains, for `lehr check`: weights (with the model's own
 // under bf16-master), gradients at their most, optimizer state with averages. `parameters`: those
 // that are trained, on any device; `micro_batches`: of a step on each rank.

@@ -15,16 +15,15 @@ namespace lehr::track {
 namespace {
 
 [[noreturn]] void fail(const char* action, const std::string& path, int error) {
-  throw Error(Code::kData, fmt::format("cannot {}: {}", action, std::strerror(error)), path,
-              error == ENOSPC || error == EDQUOT
-                  ? "free some space there, then run the same command again"
-                  : "check the permissions there, then run the same command again");
+  throw Error(
+      Code::kData, fmt::format("cannot {}: {}", action, std::strerror(error)), path,
+      error == ENOSPC || error == EDQUOT ? "free some space there" : "check the permissions there");
 }
 
 }  // namespace
 
 AppendFile::AppendFile(std::string path, bool fresh) : path_(std::move(path)) {
-  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0);
+  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0);
   do fd_ = ::open(path_.c_str(), flags, 0666);
   while (fd_ < 0 && errno == EINTR);
   if (fd_ < 0) fail("open", path_, errno);
@@ -38,6 +37,35 @@ AppendFile::AppendFile(std::string path, bool fresh) : path_(std::move(path)) {
 }
 
 AppendFile::~AppendFile() { ::close(fd_); }
+
+std::string AppendFile::read(uint64_t offset, uint64_t bytes) const {
+  std::string text(bytes, '\0');
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t n =
+        ::pread(fd_, text.data() + done, text.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail("read", path_, n < 0 ? errno : EIO);
+    done += static_cast<size_t>(n);
+  }
+  return text;
+}
+
+void AppendFile::cut(uint64_t size) {
+  if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) fail("cut", path_, errno);
+  size_ = size;
+  if (::fsync(fd_) != 0) fail("sync", path_, errno);
+}
+
+void AppendFile::replace_from(uint64_t offset, std::string_view piece) {
+  const std::string before = read(offset, size_ - offset);
+  try {
+    write_at(offset, piece);
+  } catch (const std::exception&) {
+    // where there was room for these bytes there is still
+    if (size_ == offset) write_at(offset, before);
+    throw;
+  }
+}
 
 void AppendFile::write_at(uint64_t offset, std::string_view piece) {
   size_t done = 0;

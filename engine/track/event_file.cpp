@@ -7,7 +7,7 @@ namespace lehr::track {
 
 namespace {
 
-// field numbers of Event, Summary, Summary.Value, SummaryMetadata, TensorProto
+// field numbers of Event
 enum EventField {
   kWallTime = 1,
   kStep = 2,
@@ -77,6 +77,17 @@ std::string event_head(double time, int64_t step) {
   return out;
 }
 
+// The size of the record that `data` begins with; 0: it is none, or short, or does not verify.
+size_t record_at(std::string_view data) {
+  constexpr size_t kFrame = 16;
+  if (data.size() < kFrame || get_raw<uint32_t>(data, 8) != masked_crc(data.substr(0, 8))) return 0;
+  const auto size = get_raw<uint64_t>(data, 0);
+  if (size > data.size() - kFrame ||
+      get_raw<uint32_t>(data, 12 + size) != masked_crc(data.substr(12, size)))
+    return 0;
+  return kFrame + size;
+}
+
 bool get_varint(std::string_view& data, uint64_t& value) {
   value = 0;
   for (int shift = 0; shift < 64 && !data.empty(); shift += 7) {
@@ -123,22 +134,12 @@ std::string session_start_event(double time, int64_t step) {
 
 ScalarEvent::ScalarEvent(double time, int64_t step) : head_(event_head(time, step)) {}
 
-void ScalarEvent::add(const Scalar& scalar) {
-  std::string value, tensor, content;
-  put_bytes(value, 1, scalar.tag);
-  put_int(tensor, 1, 1);     // dtype: float
-  put_bytes(tensor, 2, "");  // shape: a scalar
-  put_raw(content, scalar.value);
-  put_bytes(tensor, 4, content);
-  put_bytes(value, 8, tensor);
-  if (scalar.with_metadata) {
-    std::string plugin, metadata;
-    put_bytes(plugin, 1, "scalars");
-    put_bytes(metadata, 1, plugin);
-    put_int(metadata, 4, 1);  // data class: scalar
-    put_bytes(value, 9, metadata);
-  }
-  put_bytes(summary_, 1, value);
+void ScalarEvent::add(const std::string& tag, float value) {
+  std::string one;
+  put_bytes(one, 1, tag);
+  put_key(one, 2, kFixed32);  // simple_value
+  put_raw(one, value);
+  put_bytes(summary_, 1, one);
 }
 
 std::string ScalarEvent::event() const {
@@ -148,19 +149,17 @@ std::string ScalarEvent::event() const {
 }
 
 bool RecordReader::next() {
-  constexpr size_t kFrame = 16;
   if (rest_.empty() || damaged_) return false;
-  damaged_ = true;
-  if (rest_.size() < kFrame || get_raw<uint32_t>(rest_, 8) != masked_crc(rest_.substr(0, 8)))
-    return false;
-  const uint64_t size = get_raw<uint64_t>(rest_, 0);
-  if (size > rest_.size() - kFrame ||
-      get_raw<uint32_t>(rest_, 12 + size) != masked_crc(rest_.substr(12, size)))
-    return false;
-  damaged_ = false;
-  record_ = rest_.substr(0, kFrame + size);
+  record_ = rest_.substr(0, record_at(rest_));
+  damaged_ = record_.empty();
   rest_.remove_prefix(record_.size());
-  return true;
+  return !damaged_;
+}
+
+size_t first_record(std::string_view part) {
+  for (size_t at = 0; at < part.size(); ++at)
+    if (record_at(part.substr(at)) > 0) return at;
+  return std::string_view::npos;
 }
 
 int64_t step_of_event(std::string_view data) {

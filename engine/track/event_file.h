@@ -15,17 +15,11 @@ std::string event_record(std::string_view data);
 
 std::string version_event(double time);  // first of every file: "brain.Event:2"
 std::string session_start_event(double time, int64_t step);
-// One Event with all scalars of a step. `with_metadata`: names the scalars plugin, needed once per
-// tag.
-struct Scalar {
-  std::string tag;
-  float value = 0;
-  bool with_metadata = false;
-};
+// One Event with all scalars of a step, as PyTorch's SummaryWriter.add_scalar writes each.
 class ScalarEvent {
  public:
   ScalarEvent(double time, int64_t step);
-  void add(const Scalar& scalar);
+  void add(const std::string& tag, float value);
   std::string event() const;
 
  private:
@@ -45,6 +39,9 @@ class RecordReader {
   std::string_view rest_, record_;
   bool damaged_ = false;
 };
+
+// Where the first whole record of a part of a file begins; npos: there is none.
+size_t first_record(std::string_view part);
 
 // Event.step; 0 where the message has none (as in proto3).
 int64_t step_of_event(std::string_view data);

@@ -4,14 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <set>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
@@ -26,23 +23,33 @@ namespace {
 
 constexpr const char* kPrefix = "events.out.tfevents.";
 
-// Rewrites one file without events beyond `last_step` and without a torn end. The new content is
-// prepared under a name that no reader takes for an event file.
-void cut_file(const std::string& folder, const std::string& name, int64_t last_step) {
-  const std::string path = join_path(folder, name), text = read_file(path);
-  RecordReader reader(text);
-  std::string kept;
-  while (reader.next())
-    // the version event has step 0 and must stay even when everything is cut
-    if (kept.empty() || step_of_event(reader.data()) <= last_step) kept.append(reader.record());
-  if (reader.damaged())
-    log_warning(path + ": dropped records from the first one that is cut short or does not verify");
-  if (kept.size() == text.size()) return;
-  const std::string temporary = join_path(folder, ".cut");
-  write_file_durably(temporary, kept);
-  if (std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw Error(Code::kData, fmt::format("cannot replace it: {}", std::strerror(errno)), path);
-  sync_folder(folder);
+// Cuts one file before its first event beyond `last_step`, and a torn end off. Only as much of it
+// is read, from its end, as shows where that is.
+void cut_file(const std::string& path, int64_t last_step) {
+  AppendFile file(path, false);
+  for (uint64_t window = kSearched;; window *= 2) {
+    const uint64_t begin = file.size() - std::min(file.size(), window);
+    const std::string text = file.read(begin, file.size() - begin);
+    const size_t first = begin == 0 ? 0 : first_record(text);
+    if (first == std::string::npos) continue;
+    RecordReader reader(std::string_view(text).substr(first));
+    uint64_t end = begin + first;
+    bool any = false, beyond = false;
+    while (!beyond && reader.next()) {
+      // the version event has step 0 and must stay even when everything is cut
+      const bool is_version = end == 0;
+      beyond = !is_version && step_of_event(reader.data()) > last_step;
+      if (beyond) break;
+      end += reader.record().size();
+      any = true;
+    }
+    if (!any && begin > 0) continue;
+    if (reader.damaged())
+      log_warning(path +
+                  ": dropped records from the first one that is cut short or does not verify");
+    if (end < file.size()) file.cut(end);
+    return;
+  }
 }
 
 std::string host_name() {
@@ -73,14 +80,18 @@ class TensorBoard final : public Sink {
   TensorBoard(const std::string& path, double time, int64_t resume_step) : file_(path, true) {
     // a reader purges what has the START's step or a later one; the first START of all purges
     // nothing
-    file_.append(event_record(version_event(time)) +
-                 event_record(session_start_event(time, resume_step + 1)));
+    try {
+      file_.append(event_record(version_event(time)) +
+                   event_record(session_start_event(time, resume_step + 1)));
+    } catch (const std::exception&) {
+      ::unlink(path.c_str());  // no event file begins otherwise
+      throw;
+    }
   }
 
   void write(const Row& row) final {
     ScalarEvent event(row.time, row.step);
-    for (const auto& [name, value] : row.values)
-      event.add({tag_of(name), float_of(value), tags_.insert(name).second});
+    for (const auto& [name, value] : row.values) event.add(tag_of(name), float_of(value));
     file_.append(event_record(event.event()));
   }
 
@@ -88,7 +99,6 @@ class TensorBoard final : public Sink {
 
  private:
   AppendFile file_;
-  std::set<std::string> tags_;
 };
 
 }  // namespace
@@ -100,7 +110,7 @@ std::unique_ptr<Sink> open_tensorboard(const std::string& folder, int64_t resume
   int64_t seconds = static_cast<int64_t>(now);
   for (const std::string& name : list_folder(folder)) {
     if (!name.starts_with(kPrefix)) continue;
-    cut_file(folder, name, resume_step);
+    cut_file(join_path(folder, name), resume_step);
     // readers take files in the order of their names: ours comes after all others
     seconds = std::max<int64_t>(seconds, std::atoll(name.c_str() + std::strlen(kPrefix)) + 1);
   }

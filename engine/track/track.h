@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,13 +30,36 @@ class Sink {
   virtual void write(const Row& row) = 0;
   virtual void flush() = 0;  // to the kernel; called at each checkpoint and at the end
 };
-// metrics.jsonl: one object a line. Opening cuts rows beyond `resume_step` first (atomically); -1
-// cuts all. NaN and infinite values are written as null, because JSON has no word for them.
+// metrics.jsonl: one object a line. Opening cuts rows beyond `resume_step` first; -1 cuts all. It
+// reads what it cuts, and no more than a little of what stays. NaN and infinite values are written
+// as null, because JSON has no word for them.
 std::unique_ptr<Sink> open_jsonl(const std::string& path, int64_t resume_step);
 // TensorBoard event files in `folder`; train.loss becomes the tag train/loss. Opening removes
 // events beyond `resume_step` from older files, and starts a new one whose session_log START makes
 // a TensorBoard that is already running forget them too.
 std::unique_ptr<Sink> open_tensorboard(const std::string& folder, int64_t resume_step);
+
+// Sinks that end no training: where one cannot be opened or written, that is a warning, said once
+// for each cause; its rows are held, and tried again at every flush.
+class Trackers {
+ public:
+  using Open = std::function<std::unique_ptr<Sink>()>;
+  void add(Open open);
+  void write(const Row& row);
+  void flush();   // at each checkpoint
+  void finish();  // at the end: flushes, and says what is lost
+ private:
+  struct Tracker {
+    Open open;
+    std::unique_ptr<Sink> sink;
+    std::deque<Row> waiting;
+    int64_t lost = 0;  // rows, of more than can be held
+    bool failed = false;
+    std::string said;
+  };
+  static void deliver(Tracker& tracker);
+  std::vector<Tracker> all_;
+};
 
 // Curves come from `metrics_path`; the summary is a JSON object, shown as a table: nested objects
 // by dotted key, a list of lists of numbers (a confusion matrix) as a table of its own.

@@ -170,26 +170,26 @@ TEST(Checkpoint, AManifestThatPointsOutsideItsFolderIsRefused) {
   EXPECT_NE(message_of([&] { load(path); }).find("plain name"), std::string::npos);
 }
 
-TEST(LoadNewest, GivesTheNewestAndNothingWhereThereIsNone) {
+TEST(ClaimNewest, GivesTheNewestAndNothingWhereThereIsNone) {
   Scratch scratch;
   Complaints complaints;
-  EXPECT_FALSE(load_newest(scratch / "absent", complaints.take()));
-  EXPECT_FALSE(load_newest(scratch.path(), complaints.take()));
+  EXPECT_FALSE(claim_newest(scratch / "absent", complaints.take()));
+  EXPECT_FALSE(claim_newest(scratch.path(), complaints.take()));
   for (int64_t step : {9, 10, 100000000, 8}) save(scratch.path(), Known(step).content);
-  auto loaded = load_newest(scratch.path(), complaints.take());
+  auto loaded = claim_newest(scratch.path(), complaints.take());
   ASSERT_TRUE(loaded);
   EXPECT_EQ(loaded->step, 100000000);
   EXPECT_EQ(difference(*loaded), "");
   EXPECT_EQ(complaints.text(), "");
 }
 
-TEST(LoadNewest, NamesADamagedOneSetsItAsideAndUsesTheOneBefore) {
+TEST(ClaimNewest, NamesADamagedOneSetsItAsideAndUsesTheOneBefore) {
   Scratch scratch;
   for (int64_t step : {1, 2, 3}) save(scratch.path(), Known(step).content);
   overwrite(scratch / "step-00000003/MANIFEST.json", "{}");
   overwrite(scratch / "step-00000002/recipe.yaml", "changed by hand");
   Complaints complaints;
-  auto loaded = load_newest(scratch.path(), complaints.take());
+  auto loaded = claim_newest(scratch.path(), complaints.take());
   ASSERT_TRUE(loaded);
   EXPECT_EQ(loaded->step, 1);
   ASSERT_EQ(complaints.all.size(), 2u);
@@ -201,20 +201,20 @@ TEST(LoadNewest, NamesADamagedOneSetsItAsideAndUsesTheOneBefore) {
   EXPECT_EQ(names[1].rfind(".corrupt-step-00000003-", 0), 0u) << names[1];
   // the names are free again
   save(scratch.path(), Known(2).content);
-  EXPECT_EQ(load_newest(scratch.path(), complaints.take())->step, 2);
+  EXPECT_EQ(claim_newest(scratch.path(), complaints.take())->step, 2);
 }
 
-TEST(LoadNewest, ARenamedCheckpointIsNotTakenForAnotherStep) {
+TEST(ClaimNewest, ARenamedCheckpointIsNotTakenForAnotherStep) {
   Scratch scratch;
   save(scratch.path(), Known(1).content);
   save(scratch.path(), Known(2).content);
   ASSERT_EQ(rename((scratch / "step-00000001").c_str(), (scratch / "step-00000009").c_str()), 0);
   Complaints complaints;
-  EXPECT_EQ(load_newest(scratch.path(), complaints.take())->step, 2);
+  EXPECT_EQ(claim_newest(scratch.path(), complaints.take())->step, 2);
   EXPECT_NE(complaints.text().find("is of step 1"), std::string::npos) << complaints.text();
 }
 
-TEST(LoadNewest, CollectsLeftoversAndTouchesNothingElse) {
+TEST(ClaimNewest, CollectsLeftoversAndTouchesNothingElse) {
   Scratch scratch;
   save(scratch.path(), Known(1).content);
   for (const char* name : {"step-00000002.tmp-0123", ".trash-step-00000000-45", "notes", "step-1",
@@ -223,14 +223,14 @@ TEST(LoadNewest, CollectsLeftoversAndTouchesNothingElse) {
     overwrite(join_path(scratch / name, "file"), "x");
   }
   Complaints complaints;
-  EXPECT_EQ(load_newest(scratch.path(), complaints.take())->step, 1);
+  EXPECT_EQ(claim_newest(scratch.path(), complaints.take())->step, 1);
   EXPECT_EQ(complaints.text(), "");
   EXPECT_EQ(list_folder(scratch.path()),
             (std::vector<std::string>{".corrupt-step-00000004-67", "notes", "step-00000001",
                                       "step-00000003-copy", "step-1"}));
 }
 
-TEST(LoadNewest, AStepThatMayNotBeReadIsNotCalledDamaged) {
+TEST(ClaimNewest, AStepThatMayNotBeReadIsNotCalledDamaged) {
   if (geteuid() == 0) {
     // root reads everything: give the question to a process that is not root
     Scratch scratch("/tmp");
@@ -241,7 +241,7 @@ TEST(LoadNewest, AStepThatMayNotBeReadIsNotCalledDamaged) {
     if (child == 0) {
       if (setuid(65534) != 0) _exit(9);
       std::string message =
-          message_of([&] { load_newest(scratch.path(), [](const std::string&) {}); });
+          message_of([&] { claim_newest(scratch.path(), [](const std::string&) {}); });
       _exit(message.find("Permission denied") != std::string::npos ? 0 : 1);
     }
     int status = 0;
@@ -253,7 +253,7 @@ TEST(LoadNewest, AStepThatMayNotBeReadIsNotCalledDamaged) {
   Scratch scratch;
   save(scratch.path(), Known(1).content);
   chmod((scratch / "step-00000001/MANIFEST.json").c_str(), 0);
-  EXPECT_NE(message_of([&] { load_newest(scratch.path(), [](const std::string&) {}); }), "");
+  EXPECT_NE(message_of([&] { claim_newest(scratch.path(), [](const std::string&) {}); }), "");
   EXPECT_TRUE(file_exists(scratch / "step-00000001"));
 }
 
@@ -265,7 +265,8 @@ TEST(List, ShowsNewestFirstWithMonitorsAndProblems) {
   auto entries = list(scratch.path());
   ASSERT_EQ(entries.size(), 3u);
   EXPECT_EQ(entries[0].step, 3);
-  EXPECT_EQ(entries[0].monitor, 3.5);
+  ASSERT_TRUE(entries[0].monitor);
+  EXPECT_EQ(entries[0].monitor->value, 3.5);
   EXPECT_EQ(entries[0].problem, "");
   EXPECT_NE(entries[1].problem.find("step-00000002/MANIFEST.json"), std::string::npos);
   EXPECT_EQ(entries[2].path, scratch / "step-00000001");
@@ -287,6 +288,59 @@ TEST(Retain, KeepsLatestBestAndEvery) {
   retain(scratch.path(), {2, 1, 0, false});
   EXPECT_EQ(steps_in(scratch.path()), (std::vector<int64_t>{10, 9}));
   EXPECT_EQ(list_folder(scratch.path()).size(), 2u);
+}
+
+// However many there are of those kept for good, a save opens none of them.
+TEST(Retain, DoesNotOpenWhatIsKeptForGood) {
+  Scratch scratch;
+  for (int64_t step = 1; step <= 8; ++step) save(scratch.path(), Known(step).content);
+  // 4.5 of step 4 is the largest, and stays anyhow; of the others 3.5 of step 3
+  retain(scratch.path(), {2, 1, 4, true});
+  EXPECT_EQ(steps_in(scratch.path()), (std::vector<int64_t>{8, 7, 4, 3}));
+}
+
+TEST(Retain, ComparesValuesOfOneName) {
+  Scratch scratch;
+  const auto save_with = [&](int64_t step, const std::string& monitor) {
+    Known known(step);
+    known.content.facts = "{\"monitor\":" + monitor + "}";
+    save(scratch.path(), known.content);
+  };
+  save_with(1, "{\"name\":\"loss\",\"value\":9}");
+  save_with(2, "{\"name\":\"r2\",\"value\":0.5}");
+  save_with(3, "0.25");  // of an older build
+  save_with(4, "null");
+  save_with(5, "{\"name\":\"r2\"}");
+  save_with(6, "{\"name\":\"r2\",\"value\":0.125}");
+  retain(scratch.path(), {2, 2, 0, true, "r2"});
+  EXPECT_EQ(steps_in(scratch.path()), (std::vector<int64_t>{6, 5, 3, 2}));
+}
+
+TEST(Restate, GivesACheckpointOtherFactsAndNothingElse) {
+  Scratch scratch;
+  const std::string path = save(scratch / "checkpoints", Known(3).content);
+  const FolderLock lock(scratch.path());
+  restate(path, "{\"monitor\":{\"name\":\"loss\",\"value\":2}}", lock);
+  const Loaded loaded = load(path);
+  EXPECT_EQ(loaded.facts, "{\"monitor\":{\"name\":\"loss\",\"value\":2}}");
+  EXPECT_EQ(list(scratch / "checkpoints")[0].monitor->value, 2);
+  restate(path, Known(3).content.facts, lock);
+  EXPECT_EQ(difference(load(path)), "");
+  EXPECT_EQ(list_folder(path).size(), 5u);
+}
+
+TEST(Newest, PassesOverWhatIsDamagedAndChangesNothing) {
+  Scratch scratch;
+  for (int64_t step : {1, 2}) save(scratch.path(), Known(step).content);
+  overwrite(scratch / "step-00000002/recipe.yaml", "changed by hand");
+  make_folders(scratch / "step-00000003.tmp-0a");
+  make_folders(scratch / ".trash-step-00000000-0b");
+  const auto before = list_folder(scratch.path());
+  Complaints complaints;
+  EXPECT_EQ(newest(scratch.path(), complaints.take())->step, 1);
+  EXPECT_EQ(complaints.all.size(), 1u);
+  EXPECT_EQ(list_folder(scratch.path()), before);
+  EXPECT_FALSE(newest(scratch / "absent", complaints.take()));
 }
 
 TEST(Retain, OfEqualOnesTheFirstIsBest) {

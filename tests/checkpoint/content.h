@@ -2,10 +2,12 @@
 // and whether all of it is right. Never change it: the stored checkpoints hold content of step 7.
 #pragma once
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "engine/base/files.h"
 #include "engine/base/random.h"
 #include "engine/base/rows.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -64,6 +66,19 @@ struct Known {
     return {name, dtype, std::move(shape), memory.back().data(), bytes};
   }
 };
+
+// As the run's holder, whose lock lies elsewhere here.
+inline std::optional<Loaded> claim_newest(const std::string& folder,
+                                          const std::function<void(const std::string&)>& complain) {
+  struct Place {
+    std::string path = "/tmp/lehr-lock-XXXXXX";
+    Place() {
+      if (!mkdtemp(path.data())) std::abort();
+    }
+    ~Place() { remove_tree(path); }
+  } place;
+  return claim_newest(folder, FolderLock(place.path), complain);
+}
 
 inline std::vector<Loaded::Piece> pieces_of(const Loaded& loaded, const std::string& shard) {
   if (const auto whole = loaded.shards.find(shard); whole != loaded.shards.end())

@@ -85,7 +85,7 @@ TEST_F(FailingCalls, GiveTheSaveUpAndLeaveTheOlderOnesIntact) {
       }
       EXPECT_EQ(difference(load(join_path(folder, "step-00000002"))), "") << when;
       std::string complaints;
-      auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text; });
+      auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text; });
       ASSERT_TRUE(loaded) << when;
       EXPECT_EQ(loaded->step, committed ? 3 : 2) << when;
       EXPECT_EQ(difference(*loaded), "") << when;
@@ -104,7 +104,7 @@ TEST_F(FailingCalls, EvenWhenTheyNeverWorkAgain) {
     auto done = inject(point, "error=EIO", "+");
     EXPECT_TRUE(WIFEXITED(done.status)) << when;
     std::string complaints;
-    auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text; });
+    auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text; });
     ASSERT_TRUE(loaded) << when;
     EXPECT_GE(loaded->step, std::max<int64_t>(done.acknowledged(), 2)) << when;
     EXPECT_EQ(difference(*loaded), "") << when;
@@ -141,7 +141,7 @@ TEST_F(FailingCalls, AWriteThatLiesIsFoundWhenLoading) {
     auto done = inject(point, "retval=1");
     ASSERT_EQ(done.acknowledged(), 3);
     std::string complaints;
-    auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text; });
+    auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text; });
     ASSERT_TRUE(loaded);
     EXPECT_EQ(difference(*loaded), "") << point.n;
     if (loaded->step == 3) continue;  // the byte that was lost is a zero

@@ -48,7 +48,7 @@ TEST(ByteFlip, IsRefusedByNameAndTheOneBeforeIsUsed) {
     flip(join_path(path, place.name), place.at, mask);
     std::vector<std::string> complaints;
     auto loaded =
-        load_newest(scratch.path(), [&](const std::string& text) { complaints.push_back(text); });
+        claim_newest(scratch.path(), [&](const std::string& text) { complaints.push_back(text); });
     ASSERT_TRUE(loaded);
     ASSERT_EQ(loaded->step, 1) << place.name << " byte " << place.at << " xor " << int{mask};
     ASSERT_EQ(difference(*loaded), "");

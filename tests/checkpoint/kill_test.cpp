@@ -25,7 +25,7 @@ TEST(KilledAtAnySystemCall, ASaveLosesNothingAcknowledged) {
                {folder, "save", "3"});
     ASSERT_TRUE(killed.was_killed()) << when;
     std::string complaints;
-    auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text; });
+    auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text; });
     ASSERT_TRUE(loaded) << when;
     EXPECT_GE(loaded->step, std::max<int64_t>(killed.acknowledged(), 2)) << when;
     EXPECT_EQ(difference(*loaded), "") << when;
@@ -63,7 +63,7 @@ TEST(KilledAtAnySystemCall, ContinuingStillFindsTheSameStep) {
                 "inject=" + point.name + ":signal=SIGKILL:when=" + std::to_string(point.n)},
                {folder, "load"});
     ASSERT_TRUE(killed.was_killed()) << when;
-    auto loaded = load_newest(folder, [](const std::string&) {});
+    auto loaded = claim_newest(folder, [](const std::string&) {});
     ASSERT_TRUE(loaded) << when;
     EXPECT_EQ(loaded->step, 2) << when;
     EXPECT_EQ(difference(*loaded), "") << when;

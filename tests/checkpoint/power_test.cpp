@@ -117,7 +117,7 @@ TEST(PowerCut, LosesNothingAcknowledged) {
     for (const auto& name : list_folder(folder))
       cut_short += name.find(".tmp-") != std::string::npos;
     std::string complaints;
-    auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text + "\n"; });
+    auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text + "\n"; });
     EXPECT_EQ(complaints, "") << "torn, cut " << cut;
     int64_t step = loaded ? loaded->step : 0;
     EXPECT_GE(step, acknowledged) << "lost, cut " << cut;

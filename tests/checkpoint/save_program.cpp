@@ -50,7 +50,9 @@ int main(int count, char** words) {
     if (verb == "loop")
       for (;; ++step) save_one(folder, step, 1000);
     if (verb == "load") {
-      auto loaded = load_newest(folder, [](const std::string& text) { say(2, text + "\n"); });
+      const lehr::FolderLock lock(folder + "/..");
+      auto loaded =
+          claim_newest(folder, lock, [](const std::string& text) { say(2, text + "\n"); });
       say(1, "loaded " + std::to_string(loaded ? loaded->step : -1) + "\n");
     }
   } catch (const lehr::Error& e) {

@@ -43,7 +43,7 @@ class SharedSave : public ::testing::TestWithParam<int> {
   // What a restart finds: never less than was said, whole, and nothing beside it.
   int64_t newest(const Both& done, const std::string& when) {
     std::string complaints;
-    auto loaded = load_newest(folder, [&](const std::string& text) { complaints += text; });
+    auto loaded = claim_newest(folder, [&](const std::string& text) { complaints += text; });
     if (!loaded) return ADD_FAILURE() << when, -1;
     EXPECT_GE(loaded->step, std::max<int64_t>(done.lead.acknowledged(), 2)) << when;
     EXPECT_EQ(difference(*loaded), "") << when;

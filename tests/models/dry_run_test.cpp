@@ -28,6 +28,7 @@ TEST(DryRun, CountsALinearModelByHand) {
   EXPECT_EQ(d.parameters, 18 * 5 + 5);
   EXPECT_EQ(d.parameter_bytes, 4 * d.parameters);
   EXPECT_EQ(d.buffer_bytes, 0);
+  EXPECT_EQ(d.least_norm_values, 0);
   EXPECT_EQ(d.flops_per_sample_forward, 2 * 18 * 5);
   // the input is channels-last, so flattening copies it
   EXPECT_EQ(d.activation_bytes_per_sample, 4 * (18 + 5));
@@ -46,6 +47,7 @@ TEST(DryRun, CountsAConvolutionalModelByHand) {
   EXPECT_EQ(d.flops_per_sample_forward, 2 * (9 * 4 * 64) + 2 * 64 * 3);
   // convolution, pool with int64 positions, norm (ReLU is in place), flattened copy, output
   EXPECT_EQ(d.activation_bytes_per_sample, 4 * 4 * 64 + (4 + 8) * 64 + 4 * 64 + 4 * 64 + 4 * 3);
+  EXPECT_EQ(d.least_norm_values, 4 * 4);
 }
 
 TEST(DryRun, KnowsTheFiguresOfResnets) {

@@ -108,6 +108,7 @@ TEST(Contradictions, AreToldInTheFieldThatIsToChange) {
        "momentum"},
       {kTable, {"loss.class_weights=[0, 0]"}, "--set loss.class_weights: ", "above 0"},
       {kTable, {"export.layout=triton"}, "--set export.layout: ", "images"},
+      {kTable, {"profiling.file=metrics.jsonl"}, "--set profiling.file: ", "trace.json"},
       {kTable,
        {"model.pretrained=x", "model.init_from=y"},
        "--set model.pretrained: ",

@@ -46,8 +46,8 @@ TEST(Kill, AtRandomManyTimesLosesNothing) {
     ++killed;
     // what was committed before must still be there, and verify
     const auto newest =
-        checkpoint::load_newest(scratch.file(run + "/checkpoints"),
-                                [](const std::string& problem) { ADD_FAILURE() << problem; });
+        checkpoint::newest(scratch.file(run + "/checkpoints"),
+                           [](const std::string& problem) { ADD_FAILURE() << problem; });
     const int64_t step = newest ? newest->step : -1;
     ASSERT_GE(step, acknowledged) << "kill " << killed;
     acknowledged = step;

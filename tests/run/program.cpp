@@ -182,8 +182,8 @@ metrics:
 }
 
 std::string fingerprint(const std::string& run) {
-  auto loaded = checkpoint::load_newest(
-      join_path(run, "checkpoints"), [](const std::string& problem) { ADD_FAILURE() << problem; });
+  auto loaded = checkpoint::newest(join_path(run, "checkpoints"),
+                                   [](const std::string& problem) { ADD_FAILURE() << problem; });
   if (!loaded) return "no checkpoint";
   std::string text = fmt::format("step {} samples {}\n", loaded->step, loaded->samples);
   for (const auto& [shard, file] : loaded->shards)

@@ -142,6 +142,50 @@ TEST(Guard, Fp16StopsWhenNoScaleIsLeftToTakeAway) {
             std::string::npos);
 }
 
+// Finite losses and gradients around a batch norm that divides by an infinite deviation.
+Batch overflowing() {
+  Batch batch = toy::classes(8);
+  batch.inputs[5].fill_(1e25f);
+  return batch;
+}
+
+TEST(Guard, NamesBatchStatisticsThatWouldNoLongerBeFinite) {
+  for (const char* precision : {"fp32", "fp16-mixed"}) {
+    auto model = toy::mlp({.batch_norm = true});
+    FixedFields fields = policy("stop");
+    if (std::string(precision) == "fp32") {
+      Step step(model, fields, {});
+      const std::string message = refused(*model, step, {toy::classes(8), overflowing()});
+      EXPECT_NE(message.find("`bn1.running_var`"), std::string::npos) << message;
+      EXPECT_NE(message.find("for sample 105 of epoch 0 (micro-batch 1, position 5)"),
+                std::string::npos)
+          << message;
+      continue;
+    }
+    // a smaller loss scale cures no statistics: none is tried
+    Step step(model,
+              fields.set("training.precision", std::string(precision))
+                  .set("training.initial_loss_scale", 4.0),
+              {});
+    refused(*model, step, {overflowing()});
+  }
+}
+
+TEST(Guard, LetsASingleValueAChannelLeaveTheVarianceAlone) {
+  for (int64_t size : {1, 2}) {
+    auto model = toy::mlp({.batch_norm = true});
+    Step step(model, policy("stop"), {});
+    const NamedTensors before = toy::copy(model->buffers());
+    EXPECT_FALSE(step.take({toy::classes(size)}).skipped);
+    const NamedTensors after = model->buffers();
+    for (size_t i = 0; i < before.size(); ++i) {
+      const auto& [name, tensor] = after[i];
+      EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
+      EXPECT_EQ(before[i].tensor.equal(tensor), size == 1 && name == "bn1.running_var") << name;
+    }
+  }
+}
+
 TEST(Guard, SkipsCountsAndGoesOn) {
   static std::string said;
   log_through([](const std::string& line) { said += line; });

@@ -164,6 +164,49 @@ TEST(Ranks, NameTheRankThatHasTheBadSample) {
   EXPECT_NE(said[0].find("on rank 1, the input"), std::string::npos) << said[0];
 }
 
+// Whose statistics are kept, and where no rank's are alone: all refuse, or none.
+TEST(Ranks, RefuseBatchStatisticsThatAreNotFiniteTogether) {
+  struct Case {
+    std::string reduction, batch_norm;
+    int bad;  // rank
+    bool refused;
+  };
+  for (const Case& c : {Case{"plain", "broadcast", 0, true},
+                        {"plain", "broadcast", 1, false},
+                        {"plain", "synchronised", 1, true},
+                        {"fixed_order", "broadcast", 1, true}}) {
+    auto worlds = dist::thread_worlds(2);
+    std::vector<std::thread> threads;
+    std::vector<std::string> said(2);
+    std::vector<NamedTensors> buffers(2);
+    for (int rank = 0; rank < 2; ++rank)
+      threads.emplace_back([&, rank] {
+        auto model = toy::mlp({.batch_norm = true});
+        StepContext context;
+        context.world = worlds[static_cast<size_t>(rank)].get();
+        FixedFields own = fields(c.reduction.c_str());
+        own.set("parallelism.batch_norm", c.batch_norm);
+        if (c.reduction == "fixed_order") own.set("parallelism.logical_shards", int64_t{2});
+        Step step(model, own, context);
+        Batch batch = toy::classes(8);
+        if (rank == c.bad) batch.inputs[5].fill_(1e25f);
+        try {
+          step.take({batch});
+        } catch (const Error& e) {
+          said[static_cast<size_t>(rank)] = e.what();
+        }
+        buffers[static_cast<size_t>(rank)] = toy::copy(model->buffers());
+      });
+    for (auto& thread : threads) thread.join();
+    const std::string what = c.reduction + " " + c.batch_norm + ": " + said[0];
+    EXPECT_EQ(said[0], said[1]) << what;
+    EXPECT_EQ(said[0].find("`bn1.running_var`") != std::string::npos, c.refused) << what;
+    for (const auto& all : buffers)
+      for (const auto& [name, tensor] : all)
+        EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << what << " " << name;
+  }
+}
+
 // Notes when each sum begins.
 class Noting : public toy::Alone {
  public:

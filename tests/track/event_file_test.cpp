@@ -21,7 +21,7 @@ TEST(EventFile, ReadsBackStepsAndStopsAtATear) {
   std::vector<size_t> ends;
   for (int64_t step : {0l, 1l, 127l, 128l, 1l << 40}) {
     ScalarEvent event(1.5, step);
-    event.add({"train/loss", 0.25f, true});
+    event.add("train/loss", 0.25f);
     text += event_record(event.event());
     ends.push_back(text.size());
   }
@@ -35,6 +35,16 @@ TEST(EventFile, ReadsBackStepsAndStopsAtATear) {
     }
     EXPECT_EQ(reader.damaged(), kept != size) << size;
     EXPECT_EQ(whole < ends.size() && ends[whole] <= size, false);
+  }
+}
+
+TEST(EventFile, FindsTheFirstWholeRecordOfAPart) {
+  const std::string one = event_record(session_start_event(1.5, 300));
+  const std::string text = one + one + one;
+  for (size_t begin = 0; begin <= text.size(); ++begin) {
+    const size_t next = (begin + one.size() - 1) / one.size() * one.size();
+    EXPECT_EQ(first_record(std::string_view(text).substr(begin)),
+              next < text.size() ? next - begin : std::string_view::npos);
   }
 }
 

@@ -1,4 +1,5 @@
 // metrics.jsonl stays well-formed: resumes, repeated steps, kills, full disks.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -29,6 +30,11 @@ std::vector<int64_t> steps_of(const std::string& path) {
 }
 
 using Steps = std::vector<int64_t>;
+
+std::string whole_line(int64_t step) {
+  return fmt::format("{{\"step\":{},\"samples\":{},\"time\":1700000000.250,\"train.loss\":0.5}}\n",
+                     step, step * 32);
+}
 
 TEST(Jsonl, WritesOneObjectALine) {
   Scratch folder;
@@ -146,6 +152,33 @@ TEST(Jsonl, LeavesAGoodFileUntouched) {
   EXPECT_EQ(std::filesystem::last_write_time(path), before);
 }
 
+// However long a file is: what lies further back than a power cut reaches is neither read nor
+// moved.
+TEST(Jsonl, ReadsALongFileFromItsEnd) {
+  Scratch folder;
+  const std::string path = folder / "metrics.jsonl";
+  std::string front = "no row\n";
+  int64_t step = 0;
+  while (front.size() < (2 << 20)) front += whole_line(++step);
+  const int64_t front_steps = step;
+  std::string tail;
+  while (tail.size() < (1 << 19)) tail += whole_line(++step);
+  const std::string late = whole_line(step + 1) + whole_line(step + 2) + "{\"step\":";
+  set_text(path, front + tail + late);
+  open_jsonl(path, step);
+  EXPECT_EQ(text_of(path), front + tail);
+  // a damaged line of the tail goes, whatever is before stays
+  set_text(path, front + "damaged\n" + tail + late);
+  log_through([](const std::string&) {});
+  open_jsonl(path, step)->write(row(step + 1));
+  log_through(nullptr);
+  EXPECT_EQ(text_of(path), front + tail + whole_line(step + 1));
+  // a resume from far back
+  open_jsonl(path, 1000);
+  EXPECT_TRUE(text_of(path).ends_with(whole_line(1000)));
+  EXPECT_LT(text_of(path).size(), front.size() / static_cast<size_t>(front_steps) * 1001);
+}
+
 TEST(Jsonl, SurvivesKills) {
   Scratch folder;
   const std::string path = folder / "metrics.jsonl";
@@ -172,6 +205,39 @@ TEST(Jsonl, SurvivesKills) {
   EXPECT_GT(reached, 0);
 }
 
+TEST(Jsonl, KeepsARowThatAFullDiskDoesNotLetGrow) {
+  Scratch folder;
+  const std::string path = folder / "metrics.jsonl";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    auto sink = open_jsonl(path, -1);
+    sink->write(row(1));
+    sink->write(row(2));
+    const std::string before = text_of(path);
+    rlimit limit{before.size() + 10, RLIM_INFINITY};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    int code = 0;
+    try {
+      sink->write(row(2, {{"validation.accuracy", 0.9}}));
+      code |= 1;
+    } catch (const Error&) {
+    }
+    if (text_of(path) != before) code |= 2;
+    // once there is room
+    limit.rlim_cur = RLIM_INFINITY;
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    sink->write(row(2, {{"validation.accuracy", 0.9}}));
+    const Json joined = Json::parse(lines_of(text_of(path)).back());
+    if (joined.value("validation.accuracy", 0.0) != 0.9 || !joined.contains("train.loss"))
+      code |= 4;
+    ::_exit(code);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Jsonl, StaysWholeWhenTheDiskIsFull) {
   Scratch folder;
   const std::string path = folder / "metrics.jsonl";
@@ -194,6 +260,61 @@ TEST(Jsonl, StaysWholeWhenTheDiskIsFull) {
   const std::string text = text_of(path);
   EXPECT_EQ(text.back(), '\n');
   EXPECT_GT(steps_of(path).size(), 5u);
+}
+
+// What a sink gets, and when it fails.
+struct Fake {
+  bool opens = true, writes = true;
+  std::vector<int64_t> steps;
+};
+
+class FakeSink final : public Sink {
+ public:
+  explicit FakeSink(Fake& fake) : fake_(fake) {}
+  void write(const Row& row) final {
+    if (!fake_.writes) throw Error(Code::kData, "cannot write: No space left on device", "here");
+    fake_.steps.push_back(row.step);
+  }
+  void flush() final {}
+
+ private:
+  Fake& fake_;
+};
+
+TEST(Trackers, HoldWhatCannotBeWrittenAndTryAgain) {
+  static std::vector<std::string> said;
+  said.clear();
+  log_through([](const std::string& line) { said.push_back(line); });
+  Fake broken{.opens = false}, sound;
+  Trackers trackers;
+  for (Fake* fake : {&broken, &sound})
+    trackers.add([fake]() -> std::unique_ptr<Sink> {
+      if (!fake->opens) throw Error(Code::kData, "cannot open", "there");
+      return std::make_unique<FakeSink>(*fake);
+    });
+  EXPECT_EQ(said.size(), 1u);
+  trackers.write(row(1));
+  trackers.write(row(2));
+  trackers.flush();
+  EXPECT_EQ(said.size(), 1u) << said.back();  // of one cause, once
+  EXPECT_EQ(sound.steps, (Steps{1, 2}));
+  broken.opens = true, broken.writes = false;
+  trackers.write(row(3));
+  EXPECT_EQ(said.size(), 1u);  // tried again at a flush
+  trackers.flush();
+  EXPECT_EQ(said.size(), 2u);
+  EXPECT_NE(said.back().find("No space left"), std::string::npos);
+  broken.writes = true;
+  trackers.flush();
+  EXPECT_EQ(broken.steps, (Steps{1, 2, 3}));
+  trackers.write(row(4));
+  EXPECT_EQ(broken.steps, (Steps{1, 2, 3, 4}));
+  broken.writes = false;
+  trackers.write(row(5));
+  trackers.finish();
+  log_through(nullptr);
+  EXPECT_EQ(sound.steps, (Steps{1, 2, 3, 4, 5}));
+  EXPECT_NE(said.back().find("1 row(s) are lost"), std::string::npos) << said.back();
 }
 
 }  // namespace

@@ -128,6 +128,32 @@ TEST(TensorBoard, CutsATornEndWhereverItWasTorn) {
   log_through(nullptr);
 }
 
+TEST(TensorBoard, ReadsALongFileFromItsEnd) {
+  Scratch scratch;
+  const std::string folder = scratch / "events";
+  write_steps(folder, -1, 1, 40000, 0.5);
+  const std::string file = files_of(folder).front();
+  std::string text = text_of(file);
+  ASSERT_GT(text.size(), 2u << 20);
+  text[100] = static_cast<char>(text[100] ^ 1);  // far from the end
+  set_text(file, text);
+  log_through([](const std::string& line) { ADD_FAILURE() << line; });
+  open_tensorboard(folder, 39990);
+  log_through(nullptr);
+  const std::string kept = text_of(file);
+  EXPECT_EQ(kept, text.substr(0, kept.size()));
+  const size_t first = first_record(std::string_view(kept).substr(kept.size() - 1000));
+  RecordReader reader(std::string_view(kept).substr(kept.size() - 1000 + first));
+  int64_t last = 0;
+  while (reader.next()) last = step_of_event(reader.data());
+  EXPECT_EQ(last, 39990);
+  EXPECT_FALSE(reader.damaged());
+  text[100] = static_cast<char>(text[100] ^ 1);
+  set_text(file, text);
+  open_tensorboard(folder, 3);  // from far back
+  EXPECT_EQ(raw_steps(folder), (std::vector<int64_t>{1, 2, 3}));
+}
+
 TEST(TensorBoard, NamesItsFilesInTheOrderOfTheirMaking) {
   Scratch scratch;
   std::vector<std::string> made;
