@@ -41,14 +41,15 @@ class SharedBatchNorm : public torch::autograd::Function<SharedBatchNorm> {
     const at::Tensor sums =
         at::cat({at::full({1}, own, mean.options()), mean * own, (var + mean * mean) * own});
     (*sum)(sums);
-    const double count = sums[0].item<double>();
+    const at::Tensor count = sums[0];  // stays there: nobody waits for a device
     mean = sums.narrow(0, 1, channels) / count;
     var = (sums.narrow(0, 1 + channels, channels) / count - mean * mean).clamp_min(0);
     running_mean.mul_(1 - momentum).add_(mean, momentum);
-    if (count > 1) running_var.mul_(1 - momentum).add_(var, momentum * count / (count - 1));
+    // of one value the variance is not known, and stays
+    const at::Tensor moved = (count > 1).to(at::kDouble) * momentum;
+    running_var.mul_(1 - moved).add_(var * (moved * count / (count - 1).clamp_min(1)));
     const at::Tensor scale = (var + eps).rsqrt();
-    context->save_for_backward({x, weight, mean, scale});
-    context->saved_data["count"] = count;
+    context->save_for_backward({x, weight, mean, scale, count});
     context->saved_data["sum"] = reinterpret_cast<int64_t>(sum);
     return ((values - beside(x, mean)) * beside(x, scale * weight) + beside(x, bias))
         .to(x.scalar_type());
@@ -56,8 +57,8 @@ class SharedBatchNorm : public torch::autograd::Function<SharedBatchNorm> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &scale = saved[3];
-    const double count = context->saved_data["count"].toDouble();
+    const at::Tensor &x = saved[0], &weight = saved[1], &mean = saved[2], &scale = saved[3],
+                     &count = saved[4];
     const auto* sum = reinterpret_cast<const SumOverRanks*>(context->saved_data["sum"].toInt());
     const at::Tensor grad = grads[0].to(at::kFloat);
     const at::Tensor normal = (x.to(at::kFloat) - beside(x, mean)) * beside(x, scale);

@@ -35,7 +35,9 @@ void draw_row(float* mask, int64_t row, uint32_t drop_below, uint64_t key, uint6
 
 at::Tensor draw(const at::Tensor& x, uint32_t drop_below, int64_t layer, const DropoutKey& key) {
   const auto& samples = *key.samples;
-  at::Tensor mask = at::empty(x.sizes(), at::kFloat);
+  // on its way to a device nobody waits for it
+  const bool crosses = !x.is_cpu();
+  at::Tensor mask = at::empty(x.sizes(), at::TensorOptions(at::kFloat).pinned_memory(crosses));
   float* values = mask.mutable_data_ptr<float>();
   const int64_t rows = x.size(0), row = rows ? x.numel() / rows : 0;
   const uint64_t stream = static_cast<uint64_t>(Stream::kDropout) << 56;
@@ -46,6 +48,7 @@ at::Tensor draw(const at::Tensor& x, uint32_t drop_below, int64_t layer, const D
                static_cast<uint64_t>(samples[static_cast<size_t>(r)]),
                static_cast<uint32_t>(layer));
   });
+  if (crosses) mask = mask.to(x.device(), at::kFloat, /*non_blocking=*/true);
   return mask.to(x.options());
 }
 

@@ -44,7 +44,7 @@ at::Tensor like(const at::Tensor& x, const at::Tensor& weight) {
 }  // namespace
 
 Kernels kernels_of(const std::string& name, const at::Device& device) {
-  if (name == "auto") return device.is_cuda() ? Kernels::kAten : Kernels::kCustom;
+  if (name == "auto") return device.is_cpu() ? Kernels::kCustom : Kernels::kAten;
   static const std::map<std::string, Kernels> names = {
       {"aten", Kernels::kAten}, {"custom", Kernels::kCustom}, {"check", Kernels::kCheck}};
   auto found = names.find(name);

@@ -19,28 +19,30 @@ struct Surroundings {
   std::vector<int64_t> samples;
   bool has_key = false;
   Kernels kernels;
-  bool autocast[2];
-  at::ScalarType dtype[2];
+  at::DeviceType device = at::kCPU;  // where it computes
+  bool autocast = false;
+  at::ScalarType dtype{};
 
-  static Surroundings now() {
+  static Surroundings now(at::DeviceType device) {
     Surroundings s;
+    s.device = device;
     if (const DropoutKey* key = dropout_key(); key && key->samples) {
       s.has_key = true, s.key = *key, s.samples = *key->samples;
     }
     s.kernels = kernels_in_use();
-    for (int i : {0, 1}) {
-      s.autocast[i] = at::autocast::is_autocast_enabled(kDevices[i]);
-      s.dtype[i] = at::autocast::get_autocast_dtype(kDevices[i]);
-    }
+    s.autocast = at::autocast::is_autocast_enabled(device);
+    s.dtype = at::autocast::get_autocast_dtype(device);
     return s;
   }
-  static constexpr at::DeviceType kDevices[2] = {at::kCPU, at::kCUDA};
 };
 
 class Restored {
  public:
   explicit Restored(const Surroundings& s)
-      : kernels_(s.kernels), key_(s.key), before_(dropout_key()), now_(Surroundings::now()) {
+      : kernels_(s.kernels),
+        key_(s.key),
+        before_(dropout_key()),
+        now_(Surroundings::now(s.device)) {
     key_.samples = &s.samples;
     if (s.has_key) set_dropout_key(&key_);
     set(s);
@@ -55,10 +57,8 @@ class Restored {
 
  private:
   static void set(const Surroundings& s) {
-    for (int i : {0, 1}) {
-      at::autocast::set_autocast_enabled(Surroundings::kDevices[i], s.autocast[i]);
-      at::autocast::set_autocast_dtype(Surroundings::kDevices[i], s.dtype[i]);
-    }
+    at::autocast::set_autocast_enabled(s.device, s.autocast);
+    at::autocast::set_autocast_dtype(s.device, s.dtype);
   }
   KernelScope kernels_;
   DropoutKey key_;
@@ -128,8 +128,8 @@ Tensors recomputed(bool keep, const Tensors& inputs, const Part& part) {
     return part(all);
   };
   // as a TensorList: autograd does not look into a std::vector
-  return Recompute::apply(c10::make_intrusive<Kept>(whole, Surroundings::now()),
-                          at::TensorList(defined));
+  const auto around = Surroundings::now(defined.at(0).device().type());
+  return Recompute::apply(c10::make_intrusive<Kept>(whole, around), at::TensorList(defined));
 }
 
 Section RecomputeFields::section() {

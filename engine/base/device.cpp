@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <sstream>
 
@@ -34,7 +35,27 @@ Function symbol(void* library, const char* name) {
   return reinterpret_cast<Function>(dlsym(library, name));
 }
 
+std::map<std::string, DeviceRuntime*>& registered() {
+  static std::map<std::string, DeviceRuntime*> devices;
+  return devices;
+}
+
 }  // namespace
+
+void register_device(const std::string& name, DeviceRuntime* runtime) {
+  registered()[name] = runtime;
+}
+
+DeviceRuntime* registered_device(const std::string& name) {
+  const auto found = registered().find(name);
+  return found == registered().end() ? nullptr : found->second;
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names{"auto", "cpu", "cuda"};
+  for (const auto& [name, runtime] : registered()) names.push_back(name);
+  return names;
+}
 
 void see_own_gpu(int local_rank, int local_size) {
   constexpr const char* kVisible = "CUDA_VISIBLE_DEVICES";

@@ -16,33 +16,11 @@
 #include <thread>
 
 #include "engine/base/error.h"
+#include "engine/base/host_bytes.h"
 #include "engine/base/log.h"
 
 namespace lehr::checkpoint {
 namespace {
-
-struct DtypeName {
-  at::ScalarType type;
-  const char* name;
-};
-constexpr DtypeName kDtypes[] = {{at::kDouble, "F64"},    {at::kFloat, "F32"}, {at::kHalf, "F16"},
-                                 {at::kBFloat16, "BF16"}, {at::kLong, "I64"},  {at::kInt, "I32"},
-                                 {at::kShort, "I16"},     {at::kChar, "I8"},   {at::kByte, "U8"},
-                                 {at::kBool, "BOOL"}};
-
-std::string dtype_of(const NamedTensor& named) {
-  for (const auto& dtype : kDtypes)
-    if (dtype.type == named.tensor.scalar_type()) return dtype.name;
-  throw Error(
-      Code::kInternal,
-      fmt::format("a tensor of dtype {} cannot be saved", at::toString(named.tensor.scalar_type())),
-      named.name);
-}
-
-TensorView describe(const NamedTensor& named) {
-  return {named.name, dtype_of(named), named.tensor.sizes().vec(), nullptr,
-          static_cast<uint64_t>(named.tensor.nbytes())};
-}
 
 at::Tensor as_tensor(const TensorView& view, at::ScalarType type) {
   return at::from_blob(const_cast<void*>(view.data), view.shape, at::TensorOptions(type));
@@ -51,6 +29,7 @@ at::Tensor as_tensor(const TensorView& view, at::ScalarType type) {
 // Memory for one snapshot, kept between saves: its page faults cost more than the copy itself.
 class Arena {
  public:
+  explicit Arena(DeviceRuntime* device) : device_(device) {}
   ~Arena() { release(); }
   void reserve(uint64_t bytes) {
     if (bytes <= size_) return;
@@ -61,6 +40,7 @@ class Arena {
       throw Error(Code::kCheckpoint, fmt::format("no memory for a snapshot of {} MB", bytes >> 20));
     ::madvise(memory, bytes, MADV_HUGEPAGE);  // where the kernel has them; the rest works as well
     memory_ = static_cast<char*>(memory), size_ = bytes;
+    if (device_) device_->lock_pages(memory_, size_);
   }
   char* at(uint64_t offset) { return memory_ + offset; }
   void fault_in() {
@@ -69,9 +49,11 @@ class Arena {
 
  private:
   void release() {
+    if (memory_ && device_) device_->unlock_pages(memory_);
     if (memory_) ::munmap(memory_, size_);
     memory_ = nullptr, size_ = 0;
   }
+  DeviceRuntime* const device_;
   char* memory_ = nullptr;
   uint64_t size_ = 0;
 };
@@ -91,6 +73,19 @@ struct Copy {
   }
 };
 
+// What is on a device begins to be copied, and is taken from the list.
+std::shared_ptr<CopyOut> begin_copy_out(DeviceRuntime* device, std::vector<Copy>* copies) {
+  std::vector<at::Tensor> from;
+  std::vector<void*> to;
+  std::erase_if(*copies, [&](const Copy& copy) {
+    if (!device || copy.source.is_cpu()) return false;
+    from.push_back(copy.source);
+    to.push_back(const_cast<void*>(copy.target.data));
+    return true;
+  });
+  return from.empty() ? nullptr : device->copy_out(from, to);
+}
+
 // adds the life of the object to a total
 class Stopwatch {
  public:
@@ -107,9 +102,13 @@ class Stopwatch {
 }  // namespace
 
 struct Saver::State {
-  std::string folder;
-  Retention retention;
+  State(std::string f, Retention r, DeviceRuntime* d)
+      : folder(std::move(f)), retention(r), device(d), arena(d) {}
+  const std::string folder;
+  const Retention retention;
+  DeviceRuntime* const device;
   Arena arena;
+  std::shared_ptr<CopyOut> copying;  // of what an update changes, until that comes after it
   std::thread thread;
   std::mutex mutex;  // of `copied`
   std::condition_variable changed;
@@ -145,13 +144,17 @@ struct Saver::State {
   }
 
   // in the background thread
-  void run(const Content& content, std::vector<Copy> copies) {
+  void run(const Content& content, std::vector<Copy> copies,
+           std::vector<std::shared_ptr<CopyOut>> of_device) {
     try {
       copy(copies);
+      say_copied();
+      for (const auto& one : of_device)
+        if (one) one->wait();
     } catch (...) {
       failure = std::current_exception();
     }
-    copies.clear();
+    copies.clear(), of_device.clear();
     say_copied();
     if (failure) return abandon(content.part, "its state could not be copied");
     ::setpriority(PRIO_PROCESS, 0, 10);  // of this thread alone; the write is in no hurry
@@ -163,10 +166,8 @@ struct Saver::State {
   }
 };
 
-Saver::Saver(std::string folder, Retention retention) : state_(new State) {
-  state_->folder = std::move(folder);
-  state_->retention = retention;
-}
+Saver::Saver(std::string folder, Retention retention, DeviceRuntime* device)
+    : state_(new State(std::move(folder), retention, device)) {}
 
 Saver::~Saver() {
   state_->give_up = true;
@@ -200,7 +201,7 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
   uint64_t total = 0;
   auto lay_out = [&](const NamedTensors& tensors, std::vector<Copy>* copies) {
     for (const auto& named : tensors) {
-      copies->push_back({named.tensor.detach(), describe(named)});
+      copies->push_back({named.tensor.detach(), described(named)});
       total += padded(copies->back().target.bytes);
     }
   };
@@ -223,36 +224,35 @@ void Saver::take(Content content, const NamedTensors& weights, const NamedTensor
   std::vector<TensorView> saved_weights, saved_state;
   for (size_t i = 0; i < later.size(); ++i)
     (i < weights.size() ? saved_weights : saved_state).push_back(later[i].target);
+  for (const auto& copy : now) saved_weights.push_back(copy.target);
   c10::NoGradGuard no_grad;
-  for (const auto& copy : now) {
-    copy.run();
-    saved_weights.push_back(copy.target);
-  }
+  std::shared_ptr<CopyOut> first = begin_copy_out(state_->device, &now);
+  if (first) first->block();  // the next forward changes them
+  state_->copying = begin_copy_out(state_->device, &later);
+  for (const auto& copy : now) copy.run();
   if (content.part.index == 0) content.shards["weights"] = std::move(saved_weights);
   content.shards["state"] = std::move(saved_state);
   state_->copied = false;  // no thread is running
-  state_->thread = std::thread(
-      [state = state_.get(), content = std::move(content), copies = std::move(later)]() mutable {
-        state->run(content, std::move(copies));
+  state_->thread =
+      std::thread([state = state_.get(), content = std::move(content), copies = std::move(later),
+                   of_device = std::vector{first, state_->copying}]() mutable {
+        state->run(content, std::move(copies), std::move(of_device));
       });
 }
 
 void Saver::save_now(Content content, const NamedTensors& weights,
                      const NamedTensors& volatile_tensors, const NamedTensors& state) {
+  if (state_->device) {
+    take(std::move(content), weights, volatile_tensors, state);
+    return wait();
+  }
   wait();
-  std::vector<at::Tensor> held;
+  HostViews weight_views(weights);
+  for (const auto& named : volatile_tensors) weight_views.add(named);
+  const HostViews state_views(state);
   content.shards.clear();
-  const auto view = [&](const char* shard, const NamedTensors& tensors) {
-    for (const auto& named : tensors) {
-      held.push_back(named.tensor.detach().cpu().contiguous());
-      TensorView view = describe(named);
-      view.data = held.back().const_data_ptr();
-      content.shards[shard].push_back(view);
-    }
-  };
-  view("weights", weights);
-  view("weights", volatile_tensors);
-  view("state", state);
+  if (!weight_views.views().empty()) content.shards["weights"] = weight_views.views();
+  if (!state_views.views().empty()) content.shards["state"] = state_views.views();
   state_->commit(content);
 }
 
@@ -260,6 +260,7 @@ void Saver::finish_copy() {
   Stopwatch stopwatch(&state_->blocked_s);
   std::unique_lock lock(state_->mutex);
   state_->changed.wait(lock, [&] { return state_->copied; });
+  if (auto copying = std::exchange(state_->copying, nullptr)) copying->block();
 }
 
 void Saver::wait() {
@@ -305,7 +306,7 @@ void add_transfers(const Loaded::Piece& piece, const NamedTensor& named, const R
                    std::vector<Transfer>* transfers) {
   const TensorView* view = piece.file->find(named.name);
   if (!view) return;
-  TensorView here = describe(named), there = *view;
+  TensorView here = described(named), there = *view;
   const int64_t rows = here.shape.empty() ? 1 : here.shape[0];
   const Rows mine = wanted ? *wanted : Rows{0, rows, rows};
   Rows theirs{0, there.shape.empty() ? 1 : there.shape[0], 0};
@@ -354,17 +355,6 @@ void restore(const SafetensorsFile& file, const NamedTensors& into) {
   restore(
       {{std::shared_ptr<SafetensorsFile>(const_cast<SafetensorsFile*>(&file), [](auto*) {}), {}}},
       into, {});
-}
-
-std::vector<TensorView> views_of(const NamedTensors& tensors) {
-  std::vector<TensorView> views;
-  for (const auto& named : tensors) {
-    if (!named.tensor.is_cpu() || !named.tensor.is_contiguous())
-      throw Error(Code::kInternal, "is not contiguous memory of the CPU", named.name);
-    views.push_back(describe(named));
-    views.back().data = named.tensor.const_data_ptr();
-  }
-  return views;
 }
 
 }  // namespace lehr::checkpoint

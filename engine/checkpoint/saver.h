@@ -1,11 +1,13 @@
 // Saves in the background: take() returns at once, the copy of the tensors runs beside the next
 // forward and backward, and finish_copy() (from Step::before_update) waits for it before a weight
-// moves. The trade: one more copy of weights and state in memory, kept between saves.
+// moves; of a device, it is the device that waits. The trade: one more copy of weights and state in
+// memory, kept between saves (and pinned, for a device).
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "engine/base/device.h"
 #include "engine/base/named_tensor.h"
 #include "engine/checkpoint/checkpoint.h"
 
@@ -13,7 +15,8 @@ namespace lehr::checkpoint {
 
 class Saver {
  public:
-  Saver(std::string folder, Retention retention);
+  // `device`: whose tensors come; nullptr: the CPU's.
+  Saver(std::string folder, Retention retention, DeviceRuntime* device = nullptr);
   ~Saver();  // waits for the save in flight, though not for other processes' parts
   // `weights` and `state` are copied in the background, `volatile_tensors` (batch-norm buffers,
   // part of the weights shard) at once. Waits for an earlier save first; if that failed, throws its
@@ -23,7 +26,8 @@ class Saver {
   void take(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
             const NamedTensors& state);
   // The same, committed when it returns, from the tensors' own memory where that is contiguous and
-  // on the CPU: for the end of training, when a snapshot would be the peak of its memory.
+  // on the CPU: for the end of training, when a snapshot would be the peak of its memory. A
+  // device's come by the snapshot.
   void save_now(Content content, const NamedTensors& weights, const NamedTensors& volatile_tensors,
                 const NamedTensors& state);
   // Optional, before the first step: lays out the snapshot's memory in the background, so that the
@@ -48,6 +52,5 @@ void restore(const Loaded& loaded, const std::string& shard, const NamedTensors&
 // Overwrites each tensor in place from the view of the same name. Throws Error{kCheckpoint} for a
 // missing name or another shape or dtype, and then has changed nothing.
 void restore(const SafetensorsFile& file, const NamedTensors& into);
-std::vector<TensorView> views_of(const NamedTensors& tensors);  // contiguous CPU tensors
 
 }  // namespace lehr::checkpoint

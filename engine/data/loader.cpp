@@ -306,6 +306,7 @@ StepBatch Loader::next() {
     for (Batch& batch : step.micro) {
       if (!batch.inputs.defined()) continue;
       batch.inputs = device->copy_in(batch.inputs);
+      batch.host_targets = batch.targets;
       batch.targets = device->copy_in(batch.targets);
       if (batch.segments.defined()) batch.segments = device->copy_in(batch.segments);
     }

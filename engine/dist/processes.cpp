@@ -10,6 +10,7 @@
 
 #include "engine/base/error.h"
 #include "engine/dist/address.h"
+#include "engine/dist/by_host.h"
 #include "engine/dist/session.h"
 #include "engine/dist/world.h"
 
@@ -212,7 +213,9 @@ std::unique_ptr<World> open_world(const Place& place, const WorldOptions& option
   Members all;
   for (int r = 0; r < place.size; ++r) all.ranks.push_back(r);
   all.rank = place.rank, all.name = "all";
-  return std::make_unique<Processes>(std::move(session), std::move(all), options.device);
+  auto world = std::make_unique<Processes>(std::move(session), std::move(all), options.device);
+  if (options.device && !options.device->has_collectives()) return by_host(std::move(world));
+  return world;
 }
 
 }  // namespace lehr::dist

@@ -61,7 +61,9 @@ class Thread : public World {
     meeting_->shown[static_cast<size_t>(rank_)] = tensor;
     meeting_->gate.arrive_and_wait();
     std::vector<at::Tensor> all;
-    for (const auto& other : meeting_->shown) all.push_back(other.clone());
+    for (const auto& other : meeting_->shown)
+      all.push_back(other.to(tensor.device(), other.scalar_type(), /*non_blocking=*/false,
+                             /*copy=*/true));
     meeting_->gate.arrive_and_wait();
     return all;
   }

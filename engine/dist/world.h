@@ -40,7 +40,8 @@ class World {
   // Waits for all; `what` goes into the message, which names the ranks that did not come in time.
   virtual void barrier(const std::string& what) = 0;
   // In place over ranks, dense float32, float64 or bfloat16, on the CPU (Gloo) or a GPU (NCCL,
-  // where wait() makes the current stream wait and not the host); every rank ends with the same
+  // where wait() makes the current stream wait and not the host; another device's cross to the
+  // CPU); every rank ends with the same
   // bits, which depend on the number of ranks.
   void sum(at::Tensor tensor) { begin_sum(std::move(tensor))->wait(); }
   // The same in the background: the tensor is the call's until wait() returns. Several may be under

@@ -10,6 +10,7 @@
 #include "engine/base/device.h"
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/host_bytes.h"
 #include "engine/base/safetensors.h"
 #include "engine/export/artefact.h"
 #include "engine/export/golden.h"
@@ -61,40 +62,10 @@ NamedTensors weights_of(const models::Model& model) {
   return all;
 }
 
-const char* safetensors_dtype(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return "F32";
-    case at::kDouble:
-      return "F64";
-    case at::kHalf:
-      return "F16";
-    case at::kBFloat16:
-      return "BF16";
-    case at::kLong:
-      return "I64";
-    case at::kInt:
-      return "I32";
-    case at::kByte:
-      return "U8";
-    case at::kBool:
-      return "BOOL";
-    default:
-      throw Error(Code::kInternal, fmt::format("weights of type {}", toString(type)));
-  }
-}
-
 void write_weights(const std::string& path, const models::Model& model) {
-  std::vector<at::Tensor> alive;
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : weights_of(model)) {
-    alive.push_back(tensor.detach().contiguous());
-    const at::Tensor& t = alive.back();
-    views.push_back(
-        {name, safetensors_dtype(t.scalar_type()), t.sizes().vec(), t.data_ptr(), t.nbytes()});
-  }
+  const HostViews weights(weights_of(model));
   // "pt" is what Python's safetensors expects of weights for PyTorch
-  write_safetensors(path, in_file_order(views), {{"format", "pt"}});
+  write_safetensors(path, in_file_order(weights.views()), {{"format", "pt"}});
 }
 
 // fills `folder` and proves that what lies there is the model

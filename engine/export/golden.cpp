@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
+#include "engine/base/host_bytes.h"
 #include "engine/base/safetensors.h"
 
 namespace lehr::artefact {
@@ -21,14 +22,6 @@ struct Type {
 };
 constexpr Type kTypes[] = {
     {"U8", at::kByte}, {"F64", at::kDouble}, {"F32", at::kFloat}, {"I64", at::kLong}};
-
-TensorView view_of(const std::string& name, const at::Tensor& tensor) {
-  for (const auto& known : kTypes)
-    if (known.type == tensor.scalar_type())
-      return {name, known.name, tensor.sizes().vec(), tensor.data_ptr(), tensor.nbytes()};
-  throw Error(Code::kInternal,
-              fmt::format("golden samples cannot hold {}", toString(tensor.scalar_type())));
-}
 
 at::Tensor tensor_of(const TensorView& view) {
   for (const auto& known : kTypes)
@@ -54,28 +47,26 @@ double difference(const at::Tensor& got, const at::Tensor& wanted) {
 }  // namespace
 
 void write_golden(const std::string& path, const Golden& golden) {
-  std::vector<at::Tensor> alive;
-  std::vector<TensorView> views;
-  auto add = [&](const std::string& name, const at::Tensor& tensor) {
-    alive.push_back(tensor.contiguous());
-    views.push_back(view_of(name, alive.back()));
-  };
+  HostViews tensors;
+  std::vector<TensorView> texts;
   const std::string strings = json(golden.inputs.strings).dump();
   int64_t count = 0;
   if (golden.inputs.images.defined()) {
-    add("input.images", golden.inputs.images);
+    tensors.add({"input.images", golden.inputs.images});
     count = golden.inputs.images.size(0);
   } else if (golden.inputs.tokens.defined()) {
-    add("input.tokens", golden.inputs.tokens);
+    tensors.add({"input.tokens", golden.inputs.tokens});
     count = golden.inputs.tokens.size(0);
   } else {
-    add("input.numbers", golden.inputs.numbers);
-    views.push_back(
+    tensors.add({"input.numbers", golden.inputs.numbers});
+    texts.push_back(
         {"input.strings", "U8", {int64_t(strings.size())}, strings.data(), strings.size()});
     count = golden.inputs.numbers.size(0);
   }
   for (size_t i = 0; i < golden.outputs.size(); ++i)
-    add("output." + golden.output_names[i], golden.outputs[i]);
+    tensors.add({"output." + golden.output_names[i], golden.outputs[i]});
+  std::vector<TensorView> views = tensors.views();
+  views.insert(views.end(), texts.begin(), texts.end());
   write_safetensors(path, in_file_order(views),
                     {{"samples", std::to_string(count)},
                      {"atol", fmt::format("{}", kGoldenTolerance)},

@@ -12,6 +12,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/host_bytes.h"
 #include "engine/base/log.h"
 #include "engine/base/random.h"
 #include "engine/base/safetensors.h"
@@ -273,14 +274,12 @@ void export_huggingface(const FieldSource& fields, const models::LanguageModel& 
                        : "the model has no tokenizer: none is written");
   const NamedTensors tensors = to_huggingface(model.parameters(), model.vocabulary());
   publish_folder(output, [&](const std::string& folder) {
-    std::vector<TensorView> views;
-    for (const auto& [name, tensor] : tensors) {
+    for (const auto& [name, tensor] : tensors)
       if (tensor.scalar_type() != at::kFloat)
         throw Error(Code::kInternal, fmt::format("the weight `{}` is not float32", name));
-      views.push_back({name, "F32", tensor.sizes().vec(), tensor.data_ptr(), tensor.nbytes()});
-    }
+    const HostViews weights(tensors);
     const std::string path = join_path(folder, kWeightsName);
-    write_safetensors(path, in_file_order(views), {{"format", "pt"}});
+    write_safetensors(path, in_file_order(weights.views()), {{"format", "pt"}});
     write_bytes(join_path(folder, "config.json"), huggingface_config(shape, parsed.get()));
     if (parsed)
       write_bytes(join_path(folder, "generation_config.json"),
@@ -293,7 +292,7 @@ void export_huggingface(const FieldSource& fields, const models::LanguageModel& 
     // what lies there is the model
     check_shape(shape, read_huggingface_config(folder), output);
     const SafetensorsFile file(path);
-    for (const TensorView& view : views) {
+    for (const TensorView& view : weights.views()) {
       const TensorView* stored = file.find(view.name);
       if (!stored || stored->shape != view.shape ||
           std::memcmp(stored->data, view.data, view.bytes) != 0)

@@ -5,11 +5,11 @@
 #include <ATen/record_function.h>
 #include <fmt/format.h>
 
-#include <cstring>
 #include <map>
 #include <set>
 
 #include "engine/base/error.h"
+#include "engine/base/host_bytes.h"
 #include "engine/export/wrapper.h"
 
 namespace lehr::artefact {
@@ -17,12 +17,6 @@ namespace {
 
 // the JIT profiles a graph on its first runs and then optimizes it: the last run counts as much
 constexpr int kRuns = 3;
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type()) return false;
-  const at::Tensor x = a.contiguous(), y = b.contiguous();
-  return x.numel() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
-}
 
 std::string describe(const at::Tensor& got, const at::Tensor& wanted) {
   if (got.sizes() != wanted.sizes())
@@ -143,7 +137,8 @@ std::string locate(const Script& script, models::Model& live, const at::Tensor& 
       return fmt::format("{} ({}): the trace runs {} there", place(want[i]), want[i].name,
                          have[i].name);
     for (size_t k = 0; k < want[i].outputs.size(); ++k) {
-      if (k < have[i].outputs.size() && same_bits(have[i].outputs[k], want[i].outputs[k])) continue;
+      if (k < have[i].outputs.size() && same_bytes(have[i].outputs[k], want[i].outputs[k]))
+        continue;
       // the operator of the model that called it says more than the copy inside it
       size_t caller = i;
       for (size_t c = i + 1; c < want.size() && c < have.size(); ++c)
@@ -221,7 +216,7 @@ std::string first_difference(const Script& script, models::Model& live, const at
   const at::Tensor wanted = evaluate(live, inputs);
   for (int run = 0; run < kRuns; ++run) {
     try {
-      if (!same_bits(script.core(inputs), wanted)) return locate(script, live, inputs);
+      if (!same_bytes(script.core(inputs), wanted)) return locate(script, live, inputs);
     } catch (const std::exception&) {  // the interpreter's are no c10::Error
       return locate(script, live, inputs);
     }
@@ -272,7 +267,7 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
   for (auto& buffer : live.buffers()) weights.push_back(buffer);
   for (const auto& [name, tensor] : weights) {
     auto found = held.find("model." + name);
-    if (found == held.end() || !same_bits(found->second, tensor.detach()))
+    if (found == held.end() || !same_bytes(found->second, tensor.detach()))
       throw refuse(fmt::format("the tensor `{}` of the artefact is not the model's", name),
                    "export again");
   }
@@ -301,7 +296,7 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
     for (int run = 0; run < kRuns; ++run) {
       try {
         const at::Tensor inputs = script.preprocess(drawn.raw);
-        if (!same_bits(inputs, drawn.inputs))
+        if (!same_bytes(inputs, drawn.inputs))
           throw refuse(
               fmt::format(
                   "for a batch of {} the artefact's preprocessing differs from the data's: {}",
@@ -315,7 +310,7 @@ void verify(const Script& script, models::Model& live, const data::Dataset& data
                      hint);
       }
       for (size_t i = 0; i < wanted.size(); ++i)
-        if (got.size() != wanted.size() || !same_bits(got[i], wanted[i]))
+        if (got.size() != wanted.size() || !same_bytes(got[i], wanted[i]))
           throw refuse(
               fmt::format(
                   "for a batch of {} the artefact's answer `{}` differs from the live model's: {}",

@@ -147,7 +147,7 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
       if (all.empty()) continue;
       const at::Tensor scores =
           step::to_scores(parts.recipe, batch_loss.outputs.to(at::kFloat)).cpu();
-      const at::Tensor targets = micro.targets.cpu();
+      const at::Tensor& targets = micro.targets_to_count();
       for (auto& metric : all) metric->update(scores, targets);
     }
   }

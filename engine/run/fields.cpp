@@ -1,5 +1,6 @@
 #include "engine/run/fields.h"
 
+#include "engine/base/device.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/data/dataset.h"
 #include "engine/export/artefact.h"
@@ -68,7 +69,7 @@ Section TrainingFields::section() {
       .units(kTime)
       .free_to_change();
   d.field("device", &TrainingFields::device, "Where to train; auto takes a GPU when there is one.")
-      .choices({"auto", "cpu", "cuda"})
+      .choices(device_names())
       .synonyms({"accelerator"});
   d.field("threads", &TrainingFields::threads,
           "Threads of the step on a CPU; 0 takes every core. Part of what exactness depends on.")
@@ -79,6 +80,9 @@ Section TrainingFields::section() {
   d.field("deterministic", &TrainingFields::deterministic,
           "Only algorithms that repeat bit for bit; the CPU always does.")
       .synonyms({"full_determinism", "deterministic_mode"});
+  d.field("tf32", &TrainingFields::tf32,
+          "Lets a GPU multiply float32 in TF32: about three digits, and up to eight times as fast.")
+      .synonyms({"allow_tf32", "float32_matmul_precision"});
   return d.section();
 }
 

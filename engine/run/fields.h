@@ -27,6 +27,7 @@ struct TrainingFields {
   int64_t threads = 0;
   int64_t seed = 0;
   bool deterministic = true;
+  bool tf32 = false;
   static Section section();
 };
 

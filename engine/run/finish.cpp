@@ -165,11 +165,24 @@ static int64_t choose_weights(const recipe::Recipe& recipe, const std::string& c
   return progress.step;
 }
 
+// The model itself, or what it holds on a device in one on the CPU, where artefacts are proved.
+static std::shared_ptr<models::Model> on_cpu(const std::shared_ptr<models::Model>& model,
+                                             const Parts& parts) {
+  models::ModelContext context = parts.context;
+  if (context.options.device().is_cpu()) return model;
+  at::NoGradGuard no_grad;
+  context.options = context.options.device(at::kCPU);
+  auto copy = models::make_model(parts.recipe, context);
+  NamedTensors to = weights_of(*copy), from = weights_of(*model);
+  for (size_t i = 0; i < to.size(); ++i) to[i].tensor.copy_(from[i].tensor);
+  return copy;
+}
+
 // publishes ARTEFACT of the model's present weights
 static void publish(const std::shared_ptr<models::Model>& model, Parts& parts, const json& metrics,
                     const std::string& output, const json& origin) {
   artefact::ExportRequest request;
-  request.model = model;
+  request.model = on_cpu(model, parts);
   request.dataset = parts.dataset;
   request.loss = parts.recipe.get<step::LossFields>().name;
   request.recipe_yaml = parts.recipe.resolved();

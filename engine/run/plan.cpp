@@ -192,6 +192,7 @@ Parts open_parts(const recipe::Recipe& recipe, int64_t world, int64_t vocabulary
 std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime) {
   *runtime = nullptr;
   if (training.device == "cpu") return "cpu";
+  if ((*runtime = registered_device(training.device))) return training.device;
   std::string why;
   if (!gpu_present(&why)) {
     if (training.device == "cuda")
@@ -208,13 +209,14 @@ int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here) {
   int64_t threads =
       training.threads > 0 ? training.threads : std::max<int64_t>(1, usable_cores() / ranks_here);
   at::set_num_threads(static_cast<int>(threads));
+  // all of it, also what another run of this process may have set
   auto& context = at::globalContext();
-  if (training.deterministic) {
-    context.setDeterministicCuDNN(true);
-    context.setBenchmarkCuDNN(false);
-    context.setDeterministicAlgorithms(true, /*warn_only=*/false);
-    context.setDeterministicFillUninitializedMemory(false);
-  }
+  context.setDeterministicCuDNN(training.deterministic);
+  context.setBenchmarkCuDNN(false);
+  context.setDeterministicAlgorithms(training.deterministic, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);
+  context.setAllowTF32CuBLAS(training.tf32);
+  context.setAllowTF32CuDNN(training.tf32);
   return threads;
 }
 

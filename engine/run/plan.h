@@ -43,11 +43,12 @@ struct Parts {
 // weights are there already; 0: as many as tokens, or as model.pretrained has.
 Parts open_parts(const recipe::Recipe& recipe, int64_t world = 1, int64_t vocabulary = 0);
 
-// "cpu" or "cuda" for training.device; loads the CUDA half when it is "cuda". Must run before any
-// ATen call. Throws Error{kUsage} when a GPU is demanded and there is none.
+// "cpu", "cuda", or one that was registered, for training.device; loads the CUDA half when it is
+// "cuda". Must run before any ATen call. Throws Error{kUsage} when a GPU is demanded and there is
+// none.
 std::string choose_device(const TrainingFields& training, DeviceRuntime** runtime);
-// Threads of ATen and determinism settings. `threads` 0: the cores, shared by the ranks of this
-// node.
+// Threads of ATen, determinism and TF32 for all of the process. `threads` 0: the cores, shared by
+// the ranks of this node.
 int64_t settle_numerics(const TrainingFields& training, int64_t ranks_here = 1);
 
 // A recipe that a checkpoint, run or artefact holds, of this release or another; what of it is gone

@@ -9,16 +9,16 @@
 
 #include "engine/base/error.h"
 #include "engine/base/hash.h"
+#include "engine/base/host_bytes.h"
 
 namespace lehr::run {
 
-void require_same_replicas(dist::World& world, const NamedTensors& tensors, int64_t step) {
+void require_same_replicas(dist::World& world, const NamedTensors& tensors, int64_t step,
+                           DeviceRuntime* device) {
   if (world.size() == 1) return;
   Xxh3 hash;
-  for (const auto& t : tensors) {
-    const at::Tensor memory = t.tensor.detach().contiguous();
-    hash.update(memory.const_data_ptr(), memory.nbytes());
-  }
+  for_each_piece(tensors, device,
+                 [&](const void* data, uint64_t bytes) { hash.update(data, bytes); });
   std::map<std::string, std::vector<size_t>> ranks_of;
   const auto all = world.gather_text(hash.digest());
   for (size_t r = 0; r < all.size(); ++r) ranks_of[all[r]].push_back(r);

@@ -77,15 +77,15 @@ double median_seconds(const models::Product& product, const at::TensorOptions& o
 
 }  // namespace
 
-double peak_flops(const std::string& device_name, const std::string& precision) {
+double peak_flops(const std::string& device_name, const std::string& precision, bool tf32) {
   for (const auto& peak : kPeaks)
     if (device_name.find(peak.name) != std::string::npos)
-      return precision == "fp32" ? peak.single : peak.low;
+      return precision != "fp32" ? peak.low : tf32 ? peak.low / 2 : peak.single;
   return 0;
 }
 
 double replay_seconds(const Parts& parts, const std::string& precision, DeviceRuntime* runtime) {
-  at::TensorOptions options(runtime ? at::kCUDA : at::kCPU);
+  at::TensorOptions options(runtime ? runtime->type() : at::kCPU);
   options = options.dtype(precision == "fp32"         ? at::kFloat
                           : precision == "fp16-mixed" ? at::kHalf
                                                       : at::kBFloat16);

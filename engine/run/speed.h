@@ -9,8 +9,9 @@
 namespace lehr::run {
 
 // Floating-point operations per second of a GPU's data sheet (NVIDIA's, dense) in the precision of
-// the products; 0 for a device that is not in the table, and for a CPU.
-double peak_flops(const std::string& device_name, const std::string& precision);
+// the products (fp32 with `tf32`: on tensor cores too); 0 for a device that is not in the table,
+// and for a CPU.
+double peak_flops(const std::string& device_name, const std::string& precision, bool tf32 = false);
 
 // The matrix products, convolutions and attention of one step of `parts`, forward and backward,
 // done alone by the library's best operators, one after the other: no training step that computes

@@ -182,7 +182,7 @@ void Training::open() {
   around_ = surroundings(device_ ? device_->devices().at(0).name : "cpu", threads,
                          parts_->dataset->info().fingerprint, world_->size());
   around_.vocabulary = parts_->context.vocabulary;
-  const at::Device device(device_ ? at::kCUDA : at::kCPU);
+  const at::Device device(device_ ? device_->type() : at::kCPU);
   parts_->context.options = parts_->context.options.device(device);
   model_ = models::make_model(recipe, parts_->context);
   if (const std::string warning = check_batch_norm(*parts_, world_->size());
@@ -207,7 +207,7 @@ void Training::open() {
   retention.larger_is_better = parts_->plan.larger_is_better;
   retention.monitor = recipe.get<ValidationFields>().monitor;
   make_folders(folder_.checkpoints());
-  saver_ = std::make_unique<checkpoint::Saver>(folder_.checkpoints(), retention);
+  saver_ = std::make_unique<checkpoint::Saver>(folder_.checkpoints(), retention, device_);
   step_->before_update([this] { saver_->finish_copy(); });
 
   const auto data = recipe.get<data::DataFields>();
@@ -226,7 +226,7 @@ void Training::open() {
   const auto tracking = recipe.get<track::TrackFields>();
   log_steps_ = std::max<int64_t>(1, in_steps(tracking.log_interval, parts_->plan));
   const std::string precision = recipe.get<step::TrainingFields>().precision;
-  if (const double peak = peak_flops(around_.device, precision); peak > 0)
+  if (const double peak = peak_flops(around_.device, precision, training.tf32); peak > 0)
     mfu_per_rate_ = flops_per_sample(*parts_) / peak;
   auto profiling = recipe.get<track::ProfilingFields>();
   profiling.enabled = profiling.enabled && is_lead();
@@ -243,7 +243,7 @@ void Training::open_world(const recipe::Recipe& recipe) {
   world_->require_same("recipe", recipe.hash());
   // of more ranks than a node has GPUs some would find none
   world_->require_same("device", device_name_);
-  if (device_) world_->sum(at::zeros({1}, at::kCUDA));  // connects now, not in the first step
+  if (device_) world_->sum(at::zeros({1}, device_->type()));  // connects now, not in the first step
 }
 
 // What makes the sums over ranks others than those of the checkpoint; "" for nothing.
@@ -442,7 +442,7 @@ void Training::check_replicas() {
   const auto rows = step_->rows();
   for (auto& t : step_->state())
     if (!rows.contains(t.name)) all.push_back(t);
-  require_same_replicas(*world_, all, progress_.step);
+  require_same_replicas(*world_, all, progress_.step, device_);
 }
 
 const char* Training::why_stop() const {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <mutex>
 
 #include "engine/base/error.h"
 #include "engine/step/precision.h"
@@ -26,12 +27,31 @@ void require(bool holds, const char* expected, const at::Tensor& outputs,
                           fmt::join(outputs.sizes(), "x"), fmt::join(targets.sizes(), "x")));
 }
 
+// A few numbers of the recipe; they cross to a device once.
+class Constant {
+ public:
+  explicit Constant(const at::Tensor& values) : host_(values) {}
+  at::Tensor on(at::Device device) const {  // undefined where there are none
+    if (!host_.defined() || device.is_cpu()) return host_;
+    const std::lock_guard lock(mutex_);
+    if (!there_.defined() || there_.device() != device) there_ = host_.to(device);
+    return there_;
+  }
+
+ private:
+  at::Tensor host_;
+  mutable std::mutex mutex_;
+  mutable at::Tensor there_;
+};
+
 class CrossEntropy : public Loss {
  public:
   explicit CrossEntropy(const LossFields& fields)
       : weights_(fields.class_weights),
         label_smoothing_(fields.label_smoothing),
-        z_loss_(fields.z_loss) {
+        z_loss_(fields.z_loss),
+        constant_(weights_.empty() ? at::Tensor()
+                                   : at::tensor(weights_, at::kDouble).to(at::kFloat)) {
     double sum = 0;
     for (double w : weights_) {
       if (!(w >= 0) || !std::isfinite(w))
@@ -39,18 +59,16 @@ class CrossEntropy : public Loss {
                     "write one number of at least 0 for each class");
       sum += w;
     }
-    if (weights_.empty()) return;
-    if (sum == 0)
+    if (!weights_.empty() && sum == 0)
       throw Error(Code::kRecipe, "all class weights are 0", "loss.class_weights",
                   "write at least one that is above 0");
-    weight_tensor_ = at::tensor(weights_, at::kDouble).to(at::kFloat);
   }
 
   double weight(const at::Tensor& targets) const override {
     if (targets.dim() == 2)  // tokens
       return static_cast<double>(targets.ne(kIgnored).sum().item<int64_t>());
     if (weights_.empty()) return static_cast<double>(targets.numel());
-    return weights_on(targets.device()).index_select(0, targets).sum(at::kDouble).item<double>();
+    return constant_.on(targets.device()).index_select(0, targets).sum(at::kDouble).item<double>();
   }
 
   at::Tensor scores(const at::Tensor& outputs) const override {
@@ -102,7 +120,7 @@ class CrossEntropy : public Loss {
     require(outputs.dim() == 2 && targets.dim() == 1 && outputs.size(0) == targets.size(0) &&
                 (weights_.empty() || static_cast<int64_t>(weights_.size()) == outputs.size(1)),
             "outputs [B, C], targets [B] and as many class weights as classes", outputs, targets);
-    at::Tensor loss = at::cross_entropy_loss(outputs, targets, weights_on(outputs.device()),
+    at::Tensor loss = at::cross_entropy_loss(outputs, targets, constant_.on(outputs.device()),
                                              reduction, kIgnored, label_smoothing_);
     if (z_loss_ > 0) {
       at::Tensor z = at::logsumexp(outputs, 1).square().masked_fill(targets == kIgnored, 0);
@@ -112,19 +130,16 @@ class CrossEntropy : public Loss {
   }
 
  private:
-  at::Tensor weights_on(at::Device device) const {
-    return weights_.empty() ? at::Tensor() : weight_tensor_.to(device);
-  }
   FloatList weights_;
   double label_smoothing_, z_loss_;
-  at::Tensor weight_tensor_;
+  Constant constant_;
 };
 
 class BinaryCrossEntropy : public Loss {
  public:
-  explicit BinaryCrossEntropy(const LossFields& fields) {
-    if (fields.pos_weight != 1) pos_weight_ = at::tensor({fields.pos_weight}, at::kFloat);
-  }
+  explicit BinaryCrossEntropy(const LossFields& fields)
+      : pos_weight_(fields.pos_weight == 1 ? at::Tensor()
+                                           : at::tensor({fields.pos_weight}, at::kFloat)) {}
 
   at::Tensor scores(const at::Tensor& outputs) const override {
     at::Tensor logit = outputs.to(at::kFloat);  // [B, 1]
@@ -148,13 +163,12 @@ class BinaryCrossEntropy : public Loss {
     require(outputs.dim() == 2 && outputs.size(1) == 1 && targets.dim() == 1 &&
                 outputs.size(0) == targets.size(0),
             "outputs [B, 1] and targets [B] of 0 and 1", outputs, targets);
-    at::Tensor pos_weight = pos_weight_.defined() ? pos_weight_.to(outputs.device()) : pos_weight_;
     return at::binary_cross_entropy_with_logits(outputs.squeeze(1), targets.to(at::kFloat), {},
-                                                pos_weight, reduction);
+                                                pos_weight_.on(outputs.device()), reduction);
   }
 
  private:
-  at::Tensor pos_weight_;
+  Constant pos_weight_;
 };
 
 class Regression : public Loss {
@@ -280,7 +294,7 @@ Evaluated evaluate_batch(const FieldSource& fields, models::Model& model, const 
   auto loss = make_loss(wanted);
   Evaluated result;
   result.sum = forward_sum(model, *loss, batch, std::nullopt, &result.outputs).item<double>();
-  result.weight = loss->weight(batch.targets);
+  result.weight = loss->weight(batch.targets_to_count());
   return result;
 }
 

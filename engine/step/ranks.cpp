@@ -16,21 +16,8 @@ namespace {
 
 bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 
-// one after the other, in double: counts and float32 values are exact
-at::Tensor flat_values(const NamedTensors& tensors) {
-  std::vector<at::Tensor> parts;
-  for (const auto& t : tensors)
-    parts.push_back(t.tensor.detach().flatten().to(at::kCPU, at::kDouble));
-  return parts.empty() ? at::empty({0}, at::kDouble) : at::cat(parts);
-}
-
-void set_values(const NamedTensors& tensors, const at::Tensor& flat) {
-  int64_t offset = 0;
-  for (const auto& t : tensors) {
-    at::Tensor target = t.tensor.detach();
-    target.copy_(flat.slice(0, offset, offset + target.numel()).view(target.sizes()));
-    offset += target.numel();
-  }
+at::Device device_of(const NamedTensors& trained) {
+  return trained.empty() ? at::Device(at::kCPU) : trained[0].tensor.device();
 }
 
 }  // namespace
@@ -57,9 +44,13 @@ at::Tensor TreeSum::take() {
   return top;
 }
 
-Ranks::Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers,
+Ranks::Ranks(dist::World& world, const NamedTensors& trained, const NamedTensors& buffers,
              const RanksOptions& options)
-    : world_(world), buffers_(std::move(buffers)), options_(options), layout_(trained) {
+    : world_(world),
+      device_(device_of(trained)),
+      statistics_(buffers, device_),
+      options_(options),
+      layout_(trained) {
   check_ranks(options_, world.size());
   if (fixed_order()) return;
   split_world();
@@ -146,58 +137,70 @@ void Ranks::end_backward(Tensors* gradients) {
   for (auto& gradient : *gradients) gradient.reset();
 }
 
+// Beside what is on the device, from pinned memory, so that nobody waits.
+at::Tensor Ranks::there(const Numbers& numbers) const {
+  const at::Tensor host = at::tensor(numbers, at::kDouble);
+  if (device_.is_cpu()) return host;
+  DeviceRuntime* runtime = options_.runtime;
+  return runtime ? runtime->copy_in(runtime->pin(host)) : host.to(device_);
+}
+
 // One more sum carries all that is small; it travels beside the last bucket, unless it waits for
 // the norm of rows that the buckets bring.
-Ranks::Sums Ranks::finish(Tensors* gradients, const Numbers& losses, Numbers aside,
+Ranks::Sums Ranks::finish(Tensors* gradients, const Tensors& losses, Numbers aside,
                           bool has_statistics) {
   if (fixed_order()) return finish_tree(gradients, losses, std::move(aside));
   const c10::NoGradGuard no_grad;
-  const auto trained = static_cast<int64_t>(gradients->size());
-  const auto asides = static_cast<int64_t>(aside.size());
+  const size_t asides = aside.size();
   buckets_->send_rest(*gradients);
-  Numbers small{std::accumulate(losses.begin(), losses.end(), 0.0), 0.0,
-                has_statistics ? 1.0 : 0.0};
+  Numbers small{0, 0, has_statistics ? 1.0 : 0.0};  // loss, square of the norm
   small.insert(small.end(), aside.begin(), aside.end());
   const Numbers present = buckets_->present();
   small.insert(small.end(), present.begin(), present.end());
-  at::Tensor sum = at::cat({at::tensor(small, at::kDouble), flat_values(buffers_)});
-  if (!has_statistics) sum.slice(0, static_cast<int64_t>(small.size())).zero_();
+  const auto count = static_cast<int64_t>(small.size());
+  at::Tensor sum = at::cat({there(small), statistics_.values()});
+  at::Tensor loss = sum[0], square = sum[1];
+  for (const auto& one : losses) loss.add_(one);
+  if (!has_statistics) sum.slice(0, count).zero_();
   std::unique_ptr<dist::Pending> pending;
   if (!shares()) pending = world_.begin_sum(sum);
   buckets_->wait();
   *gradients = buckets_->take();
+  const at::Tensor norm = global_norm(*gradients, options_.kernels);
   if (shares()) {
-    const double norm = global_norm(*gradients);
-    sum[1].fill_(norm * norm);
+    if (norm.device() == square.device()) square.copy_(norm * norm);  // else this rank has no rows
     pending = world_.begin_sum(sum);
   }
   pending->wait();
-  const double* at = sum.const_data_ptr<double>();
+  at::Tensor told =
+      at::cat({sum.slice(0, 0, count), zero_if_finite({sum.slice(0, count)}).view(1)});
+  if (!shares()) told = at::cat({told, norm.view(1)});
+  told = told.cpu();
+  const double* at = told.const_data_ptr<double>();
   Sums sums;
   sums.loss = at[0];
-  if (shares()) sums.norm = std::sqrt(at[1] / (replicas_ ? replicas_->size() : 1));
+  sums.norm = shares() ? std::sqrt(at[1] / (replicas_ ? replicas_->size() : 1)) : at[count + 1];
+  sums.finite_statistics = std::isfinite(at[count]);
   sums.aside.assign(at + 3, at + 3 + asides);
-  for (int64_t i = 0; i < trained; ++i)
-    if (at[3 + asides + i] == 0) (*gradients)[static_cast<size_t>(i)].reset();
+  for (size_t i = 0; i < gradients->size(); ++i)
+    if (at[3 + asides + i] == 0) (*gradients)[i].reset();
   kept_statistics_.reset();
-  if (at[2] > 0) {
-    kept_statistics_ = sum.slice(0, 3 + asides + trained).div_(at[2]);
-    sums.finite_statistics = all_finite(kept_statistics_);
-  }
+  if (at[2] > 0) kept_statistics_ = sum.slice(0, count).div_(at[2]);
   return sums;
 }
 
 void Ranks::share_update(const Tensors& weights) {
   if (shares()) buckets_->share_rows(weights);
-  if (kept_statistics_.defined() && world_.size() > 1) set_values(buffers_, kept_statistics_);
+  if (kept_statistics_.defined() && world_.size() > 1) statistics_.set(kept_statistics_);
 }
 
 void Ranks::begin_shards() {
-  gradient_tree_ = {}, moves_tree_ = {};  // a step that threw may have left some
-  buffers_before_ = flat_values(buffers_);
+  gradient_tree_ = {}, moves_tree_ = {},
+  numbers_tree_ = {};  // a step that threw may have left some
+  statistics_before_ = statistics_.values();
 }
 
-void Ranks::end_shard(const Tensors& gradients) {
+void Ranks::end_shard(const Tensors& gradients, const at::Tensor& loss) {
   const c10::NoGradGuard no_grad;
   const at::Tensor flat = layout_.empty();
   Numbers present;
@@ -206,47 +209,40 @@ void Ranks::end_shard(const Tensors& gradients) {
     gradients[i].defined() ? layout_.put(flat, i, gradients[i]) : layout_.zero(flat, i);
   }
   gradient_tree_.add(flat);
-  // what this shard has moved, and whether it has; the next one begins where this did
-  const double moved = *std::max_element(present.begin(), present.end());
-  present.push_back(moved);
+  present.push_back(*std::max_element(present.begin(), present.end()));
+  numbers_tree_.add(at::tensor(present, at::kDouble));
+  // what this shard has moved; the next one begins where this did
   moves_tree_.add(
-      at::cat({flat_values(buffers_) - buffers_before_, at::tensor(present, at::kDouble)}));
-  set_values(buffers_, buffers_before_);
+      at::cat({statistics_.values() - statistics_before_, loss.detach().to(at::kDouble).view(1)}));
+  statistics_.set(statistics_before_);
 }
 
-double Ranks::total(const Numbers& values) {
-  TreeSum tree;
-  for (double value : values) tree.add(at::full({1}, value, at::kDouble));
-  const at::Tensor sum = tree.take();
-  if (world_.size() > 1) world_.sum_in_tree(sum);
-  return sum.item<double>();
-}
-
-Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Numbers& losses, Numbers aside) {
+Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Tensors& losses, Numbers aside) {
   const c10::NoGradGuard no_grad;
   Sums sums;
-  if (world_.size() > 1 && !aside.empty()) {
-    const at::Tensor all = at::tensor(aside, at::kDouble);
-    world_.sum(all);
-    aside.assign(all.const_data_ptr<double>(), all.const_data_ptr<double>() + all.numel());
+  at::Tensor numbers = at::tensor(aside, at::kDouble);
+  if (losses.empty()) {  // of none, and so of no rank
+    if (world_.size() > 1 && !aside.empty()) world_.sum(numbers);
+    sums.aside.assign(numbers.const_data_ptr<double>(),
+                      numbers.const_data_ptr<double>() + numbers.numel());
+    return sums;
   }
-  sums.aside = std::move(aside);
-  if (losses.empty()) return sums;
   const at::Tensor flat = gradient_tree_.take(), moves = moves_tree_.take();
-  if (world_.size() > 1) {
-    world_.sum_in_tree(flat);
-    world_.sum_in_tree(moves);
-  }
-  const int64_t numbers = moves.numel() - static_cast<int64_t>(layout_.count()) - 1;
-  const double* present = moves.const_data_ptr<double>() + numbers;
+  numbers = at::cat({numbers_tree_.take(), numbers});
+  if (world_.size() > 1)
+    for (const auto& tensor : {flat, moves, numbers}) world_.sum_in_tree(tensor);
+  const double* present = numbers.const_data_ptr<double>();
   for (size_t i = 0; i < layout_.count(); ++i)
     (*gradients)[i] = present[i] == 0 ? at::Tensor() : layout_.rows(flat, i, 0);
-  if (const double shards = present[layout_.count()]; shards > 0) {
-    const at::Tensor kept = buffers_before_ + moves.slice(0, 0, numbers) / shards;
-    sums.finite_statistics = all_finite(kept);
-    set_values(buffers_, kept);
-  }
-  sums.loss = total(losses);
+  const double* shards = present + layout_.count();
+  sums.aside.assign(shards + 1, present + numbers.numel());
+  const int64_t size = statistics_.size();
+  at::Tensor kept = statistics_before_;
+  if (*shards > 0) statistics_.set(kept = kept + moves.slice(0, 0, size) / *shards);
+  const Numbers told =
+      read({moves[size], global_norm(*gradients, options_.kernels), zero_if_finite({kept})});
+  sums.loss = told[0], sums.norm = told[1];
+  sums.finite_statistics = std::isfinite(told[2]);
   return sums;
 }
 

@@ -10,13 +10,13 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "engine/base/named_tensor.h"
 #include "engine/dist/world.h"
 #include "engine/step/buckets.h"
 #include "engine/step/flat.h"
+#include "engine/step/statistics.h"
 
 namespace lehr::step {
 
@@ -34,7 +34,9 @@ struct RanksOptions {
                              // ranks, a power of two, divide
   int64_t zero_stage = 0;    // 1: optimizer state is shared; 2: gradients too, after each backward
   int64_t shard_degree = 0;  // ranks that share; 0: all
-  bool count_backwards = false;  // also where they do not send
+  bool count_backwards = false;      // also where they do not send
+  bool kernels = true;               // of the norm (see global_norm)
+  DeviceRuntime* runtime = nullptr;  // of a device
   BucketOptions buckets;
 };
 
@@ -54,7 +56,7 @@ class Ranks {
 
   // `trained`: the parameters whose gradients are summed. Throws Error{kRecipe} for options that do
   // not fit the number of ranks.
-  Ranks(dist::World& world, NamedTensors trained, NamedTensors buffers,
+  Ranks(dist::World& world, const NamedTensors& trained, const NamedTensors& buffers,
         const RanksOptions& options);
 
   bool fixed_order() const { return options_.shards > 0; }
@@ -74,38 +76,39 @@ class Ranks {
   void watch(bool last) { buckets_->watch(last || sends_each_backward()); }
   void end_backward(Tensors* gradients);
   // Fixed order, before the first shard and after each: the gradients it alone has made, or none
-  // where it is empty.
+  // where it is empty, and its loss (0-d).
   void begin_shards();
-  void end_shard(const Tensors& gradients);
+  void end_shard(const Tensors& gradients, const at::Tensor& loss);
 
   struct Sums {
-    double loss = 0;
+    double loss = 0, norm = 0;      // the gradients' global norm
     bool finite_statistics = true;  // batch statistics that all ranks are about to keep
     Numbers aside;
-    std::optional<double> norm;  // global, of the gradients; where each rank has rows only
   };
   // At the end: the gradients of this rank (undefined: none; in fixed order: unused) become those
-  // of all, or this rank's rows of them; undefined where no rank has one. `losses`: one a
+  // of all, or this rank's rows of them; undefined where no rank has one. `losses`: 0-d, one a
   // micro-batch. `aside`: whatever else is to be added up. In fixed order, batch statistics move
   // here; plain, `has_statistics`: this rank's are to be kept (where several have them, all alike).
-  Sums finish(Tensors* gradients, const Numbers& losses, Numbers aside, bool has_statistics);
+  // The one point at which the host waits for a device.
+  Sums finish(Tensors* gradients, const Tensors& losses, Numbers aside, bool has_statistics);
   // After the update of this rank's rows: all weights, and the statistics to be kept, on all.
   void share_update(const Tensors& weights);
 
  private:
   void split_world();
-  double total(const Numbers& values);
-  Sums finish_tree(Tensors* gradients, const Numbers& losses, Numbers aside);
+  at::Tensor there(const Numbers& numbers) const;
+  Sums finish_tree(Tensors* gradients, const Tensors& losses, Numbers aside);
 
   dist::World& world_;
-  NamedTensors buffers_;
+  const at::Device device_;  // of weights, gradients and statistics
+  Statistics statistics_;
   RanksOptions options_;
   std::unique_ptr<dist::World> sharers_, replicas_;  // the ranks of a copy; those with equal rows
   std::unique_ptr<Buckets> buckets_;                 // plain
   at::Tensor kept_statistics_;
   FlatGradients layout_;  // fixed order
-  TreeSum gradient_tree_, moves_tree_;
-  at::Tensor buffers_before_;
+  TreeSum gradient_tree_, moves_tree_, numbers_tree_;
+  at::Tensor statistics_before_;
 };
 
 }  // namespace lehr::step

@@ -48,7 +48,7 @@ class BufferCopy {
   StringList non_finite() const {
     StringList names;
     for (const auto& [name, tensor] : named_)
-      if (!all_finite(tensor.to(at::kCPU, at::kDouble))) names.push_back(name);
+      if (!at::isfinite(tensor).all().item<bool>()) names.push_back(name);
     return names;
   }
   void take() { copy(copies_, live_); }
@@ -93,7 +93,8 @@ struct Step::State {
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
-  at::Tensor seed;  // 0-d, on the device: what a backward starts from
+  at::Tensor seed;                     // 0-d, on the device: what a backward starts from
+  std::unique_ptr<DeviceTimer> timer;  // of a device
   int64_t steps = 0, skipped = 0;
 
   State(std::shared_ptr<models::Model> m, const FieldSource& fields, const StepContext& c)
@@ -133,6 +134,7 @@ struct Step::State {
     if (training.cuda_graph && context.runtime)
       graph = std::make_unique<MicroGraph>(*context.runtime, parameters, model->buffers());
     seed = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(context.device));
+    if (context.runtime) timer = context.runtime->timer();
   }
 
   void make_ranks(const ParallelismFields& parallelism) {
@@ -146,6 +148,8 @@ struct Step::State {
                               context.world->size() > 1 && !model->buffers().empty();
     if (synchronised) shared_batch = std::make_unique<SharedBatch>(*context.world);
     options.count_backwards = synchronised;
+    options.kernels = kernels != models::Kernels::kAten;
+    options.runtime = context.runtime;
     options.buckets.order = order_of_forward();
     options.buckets.bytes = parallelism.bucket_mb << 20;
     options.buckets.bf16 = parallelism.compression == "bf16";
@@ -221,9 +225,9 @@ struct Step::State {
   void begin_counts(const std::vector<Batch>& micro) {
     std::vector<Counts> mine;
     for (const auto& batch : micro)
-      mine.push_back(batch.targets.defined()
-                         ? Counts{loss->weight(batch.targets), static_cast<double>(batch.size())}
-                         : Counts{});
+      mine.push_back(batch.targets.defined() ? Counts{loss->weight(batch.targets_to_count()),
+                                                      static_cast<double>(batch.size())}
+                                             : Counts{});
     counts.reset();
     if (ranks) {
       pending_counts = ranks->begin_counts(mine);
@@ -294,7 +298,7 @@ struct Step::State {
     const StringList statistics = buffers.non_finite();
     buffers.put_back();
     // fp16 overflowed on the way back: expected now and then, and the cure is a smaller scale
-    if (forward_is_finite && (ranks || statistics.empty()) && scale.shrink()) return;
+    if (forward_is_finite && scale.shrink()) return;
     std::erase_if(micro, [](const Batch& batch) { return !batch.targets.defined(); });
     // also where they have been summed elsewhere
     for (size_t i = 0; i < parameters.size(); ++i)
@@ -338,11 +342,11 @@ struct Step::State {
     for (const auto& batch : micro) {
       if (in_buckets) watch(&batch == &micro.back(), round++);
       const bool empty = !batch.targets.defined();
-      losses.push_back(empty ? at::zeros({}, at::kFloat) : forward_backward(batch));
+      losses.push_back(empty ? at::zeros_like(seed) : forward_backward(batch));
       if (in_shards) {
         Tensors alone(parameters.size());
         if (!empty) collect(&alone, false);
-        ranks->end_shard(alone);
+        ranks->end_shard(alone, losses.back());
         clear_gradients();
         continue;
       }
@@ -370,10 +374,12 @@ struct Step::State {
     } clear{*this};
     Tensors gradients(parameters.size());
     const auto begin = std::chrono::steady_clock::now();
-    std::vector<double> losses;
-    for (const auto& loss_sum : run(micro, &gradients)) losses.push_back(loss_sum.item<double>());
-    report.own_seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (timer) timer->begin();
+    Tensors numbers =
+        run(micro, &gradients);  // losses, then the norm, then the guard of statistics
+    if (timer) timer->end();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    report.own_seconds = timer ? timer->seconds() : seconds.count();
     const double weight = divisor().weight;
     report.samples = static_cast<int64_t>(divisor().samples);
     if (context.is_text) report.tokens = static_cast<int64_t>(weight);
@@ -385,15 +391,17 @@ struct Step::State {
       const bool has_statistics = shared_batch
                                       ? static_cast<int64_t>(micro.size()) == divisor().backwards
                                       : ranks->world().is_lead();
-      sums = ranks->finish(&gradients, losses, std::move(report.aside), has_statistics);
+      sums = ranks->finish(&gradients, numbers, std::move(report.aside), has_statistics);
       report.aside = std::move(sums.aside);
     } else {
-      sums.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+      numbers.push_back(global_norm(gradients, kernels != models::Kernels::kAten));
+      numbers.push_back(zero_if_finite(buffers.statistics()));
+      const std::vector<double> values = read(numbers);
+      sums.loss = std::accumulate(values.begin(), values.end() - 2, 0.0);
+      sums.norm = *(values.end() - 2);
+      sums.finite_statistics = std::isfinite(values.back());
     }
-    const double norm = sums.norm ? *sums.norm
-                                  : global_norm(gradients, kernels != models::Kernels::kAten,
-                                                ranks ? Tensors{} : buffers.statistics());
-    report.grad_norm = norm / scale.value();
+    report.grad_norm = sums.norm / scale.value();
     if (weight > 0) report.loss = sums.loss / weight;
 
     const bool forward_is_finite = std::isfinite(report.loss) && sums.finite_statistics;

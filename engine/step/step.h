@@ -38,7 +38,8 @@ struct StepReport {
   double loss_scale = 1;
   int64_t samples = 0;
   int64_t tokens = 0;         // of text: those that count
-  double own_seconds = 0;     // forward and backward of this rank alone
+  double own_seconds = 0;     // forward and backward of this rank alone; of a device, in the step
+                              // before, since nobody waits for it
   bool skipped = false;       // non-finite, or fp16 scale was lowered: no weight moved
   std::vector<double> aside;  // summed over the ranks
 };

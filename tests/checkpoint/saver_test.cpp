@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "engine/base/error.h"
+#include "engine/base/host_bytes.h"
 #include "tests/base/scratch.h"
 
 namespace lehr::checkpoint {
@@ -213,7 +214,7 @@ TEST(Saver, WhatCannotBeSavedIsNamedAtOnce) {
 TEST(Restore, RefusesAMissingNameAnotherShapeOrDtypeAndChangesNothing) {
   Scratch scratch;
   at::Tensor a = at::ones({2, 3}), b = at::ones({4});
-  write_safetensors(scratch / "f", views_of({{"a", a}, {"b", b}}));
+  write_safetensors(scratch / "f", HostViews({{"a", a}, {"b", b}}).views());
   SafetensorsFile file(scratch / "f");
   at::Tensor target = at::zeros({2, 3});
   struct Case {
@@ -248,8 +249,18 @@ TEST(Restore, ReadsUnalignedTensorsOfOtherWriters) {
   EXPECT_EQ(z[0].item<float>(), 1.5f);
 }
 
-TEST(ViewsOf, RefusesWhatIsNotContiguous) {
-  EXPECT_THROW(views_of({{"t", at::ones({2, 3}).t()}}), Error);
+TEST(HostBytes, AreInRowMajorOrderWhateverTheStrides) {
+  const at::Tensor t = at::arange(6, at::kFloat).view({2, 3});
+  for (const auto& same : {t, t.t().contiguous().t(), t.clone().requires_grad_()}) {
+    const HostBytes bytes(same);
+    ASSERT_EQ(bytes.size(), 24U);
+    for (int i = 0; i < 6; ++i) EXPECT_EQ(static_cast<const float*>(bytes.data())[i], i);
+    EXPECT_TRUE(same_bytes(same, t));
+  }
+  EXPECT_EQ(HostBytes(t).data(), t.const_data_ptr());  // no copy where none is needed
+  EXPECT_FALSE(same_bytes(t, t.to(at::kDouble)));
+  EXPECT_FALSE(same_bytes(t, t.view({3, 2})));
+  EXPECT_FALSE(same_bytes(at::zeros({1}), at::full({1}, -0.0)));
 }
 
 }  // namespace lehr::checkpoint

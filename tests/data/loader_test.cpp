@@ -337,6 +337,7 @@ TEST(Loader, StopsWhileThreadsAreAtWork) {
 // a device that counts: pinning in loader threads, copying in the caller's
 class CountingDevice : public DeviceRuntime {
  public:
+  at::DeviceType type() const override { return at::kCPU; }
   std::vector<DeviceInfo> devices() override { return {}; }
   std::string versions() override { return ""; }
   at::Tensor pin(const at::Tensor& host) override {
@@ -347,6 +348,12 @@ class CountingDevice : public DeviceRuntime {
     if (std::this_thread::get_id() == caller) ++copied;
     return host;
   }
+  std::unique_ptr<CopyOut> copy_out(const std::vector<at::Tensor>&,
+                                    const std::vector<void*>&) override {
+    return nullptr;
+  }
+  void lock_pages(void*, size_t) override {}
+  void unlock_pages(void*) override {}
   void synchronize() override {}
   int64_t peak_bytes() override { return 0; }
   std::unique_ptr<RecordedWork> record(const std::function<void(bool)>&) override { return {}; }

@@ -45,10 +45,17 @@ class Recorder : public DeviceRuntime {
     }
     return replay;
   }
+  at::DeviceType type() const override { return at::kCPU; }
   std::vector<DeviceInfo> devices() override { return {}; }
   std::string versions() override { return ""; }
   at::Tensor pin(const at::Tensor& host) override { return host; }
   at::Tensor copy_in(const at::Tensor& host) override { return host; }
+  std::unique_ptr<CopyOut> copy_out(const std::vector<at::Tensor>&,
+                                    const std::vector<void*>&) override {
+    return nullptr;
+  }
+  void lock_pages(void*, size_t) override {}
+  void unlock_pages(void*) override {}
   void synchronize() override {}
   int64_t peak_bytes() override { return 0; }
 };

@@ -330,9 +330,9 @@ TEST(Ranks, GiveGradientsInTheMemoryOrderOfTheirWeights) {
     Tensors gradients{gradient};
     if (shards > 0) {
       ranks.begin_shards();
-      ranks.end_shard(gradients);
+      ranks.end_shard(gradients, at::ones({}));
     }
-    ranks.finish(&gradients, {1.0}, {}, true);
+    ranks.finish(&gradients, {at::ones({})}, {}, true);
     EXPECT_EQ(gradients[0].strides(), weight.strides());
     EXPECT_TRUE(at::equal(gradients[0], gradient));
   }
