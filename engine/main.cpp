@@ -1,9 +1,11 @@
 // The program: command line in, exit code out. Only this file prints errors and exits.
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
@@ -19,6 +21,7 @@
 #include "engine/run/plan.h"
 #include "engine/run/recipes.h"
 #include "engine/run/resume_test.h"
+#include "engine/run/stop.h"
 #include "engine/run/tokenize.h"
 #include "engine/run/train.h"
 #include "engine/run/verbs.h"
@@ -267,6 +270,8 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     launching.approximate = o.approximate;
     return static_cast<int>(run::launch(launching, *terminal));
   }
+  std::optional<run::LeaveWhenAsked> leaves;  // a tokenization says more of it
+  if (!*tokenize) leaves.emplace();
   if (*check && o.all) {
     const auto report = run::check_samples(o.recipe, o.overrides, *terminal);
     std::cout << (o.json ? report.json : report.text) << "\n";
@@ -346,6 +351,7 @@ int run_program(const std::vector<std::string>& words) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  signal(SIGXFSZ, SIG_IGN);  // a limit of files' sizes is an ordinary error of whoever writes
   log_through(print_line);
   return run_program({argv + 1, argv + argc});
 }

@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
+#include <set>
 
 #include "engine/base/error.h"
 
@@ -88,18 +90,46 @@ std::string read_file(const std::string& path, uint64_t limit_bytes) {
   }
 }
 
+// never destroyed: a thread that is left behind may still write
+static std::mutex& temporaries_mutex = *new std::mutex;
+static std::set<std::string>& temporaries = *new std::set<std::string>;
+
+Temporary::Temporary(std::string path) : path_(std::move(path)) {
+  const std::lock_guard lock(temporaries_mutex);
+  temporaries.insert(path_);
+}
+
+Temporary::~Temporary() {
+  if (path_.empty()) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+  forget();
+}
+
+void Temporary::forget() {
+  const std::lock_guard lock(temporaries_mutex);
+  temporaries.erase(path_);
+  path_.clear();
+}
+
+void Temporary::rename_durably(const std::string& to) {
+  if (::rename(path_.c_str(), to.c_str()) != 0) fail("rename to " + to, path_, errno);
+  forget();
+  sync_folder(parent_of(to));
+}
+
+void remove_temporaries() {
+  const std::lock_guard lock(temporaries_mutex);
+  std::error_code ignored;
+  for (const auto& path : temporaries) std::filesystem::remove_all(path, ignored);
+}
+
 void write_file_durably(const std::string& path, std::string_view content) {
-  std::string temporary = path + ".tmp-" + unique_id();
-  try {
-    FileWriter writer(temporary);
-    writer.write(content.data(), content.size());
-    writer.commit();
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail("rename to " + path, temporary, errno);
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
-  sync_folder(parent_of(path));
+  Temporary temporary(path + ".tmp-" + unique_id());
+  FileWriter writer(temporary.path());
+  writer.write(content.data(), content.size());
+  writer.commit();
+  temporary.rename_durably(path);
 }
 
 void rename_durably(const std::string& from, const std::string& to) {

@@ -26,6 +26,24 @@ void remove_tree(const std::string& path);      // rm -rf, absent is fine
 std::vector<std::string> list_folder(const std::string& path);      // names, sorted; {} when absent
 std::string join_path(const std::string& a, const std::string& b);  // b when b is absolute
 
+// The name of something half-written, a file or a folder, until it has its own. Removed when the
+// object goes before that, and by remove_temporaries().
+class Temporary {
+ public:
+  explicit Temporary(std::string path);
+  ~Temporary();
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  const std::string& path() const { return path_; }
+  void rename_durably(const std::string& to);
+
+ private:
+  void forget();
+  std::string path_;
+};
+// All that live, of a process that is about to end without unwinding.
+void remove_temporaries();
+
 // A file being written: create (fails if it exists), append, then commit(). An uncommitted one is
 // closed and left behind for its owner to remove with the folder it is in.
 class FileWriter {

@@ -3,6 +3,7 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <iostream>
 #include <mutex>
 #include <utility>
@@ -10,14 +11,18 @@
 namespace lehr {
 namespace {
 
-std::mutex mutex;
-std::string path;
-std::shared_ptr<spdlog::logger> file;
-std::string trouble;  // with the file
+// Never destroyed: a thread that is left behind may still say something.
+std::timed_mutex& mutex = *new std::timed_mutex;
+std::string& path = *new std::string;
+std::shared_ptr<spdlog::logger>& file = *new std::shared_ptr<spdlog::logger>;
+std::string& trouble = *new std::string;  // with the file
 void (*printer)(const std::string&) = nullptr;
 
-void print(const std::string& line) {
-  if (printer)
+// How long one that has to say something waits for one who stands still in the file.
+constexpr auto kPatience = std::chrono::seconds(1);
+
+void print(const std::string& line, bool alone = true) {
+  if (printer && alone)
     printer(line);
   else
     std::cerr << line << std::endl;
@@ -36,7 +41,8 @@ void open_file() {
 }
 
 void say(spdlog::level::level_enum level, const char* prefix, const std::string& message) {
-  std::lock_guard lock(mutex);
+  const std::unique_lock lock(mutex, kPatience);
+  if (!lock) return print(prefix + message, /*alone=*/false);
   const std::string before = std::exchange(trouble, "");
   if (!path.empty() && !file) open_file();
   if (file) file->log(level, message);

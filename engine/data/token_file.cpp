@@ -50,13 +50,9 @@ TokenShardWriter::TokenShardWriter(std::string path, int64_t vocabulary)
       temporary_(path_ + ".tmp-" + unique_id()),
       vocabulary_(vocabulary),
       token_bytes_(vocabulary <= 65536 ? 2 : 4),
-      file_(std::make_unique<FileWriter>(temporary_)) {
+      file_(std::make_unique<FileWriter>(temporary_.path())) {
   const Header empty;  // the true one is written last
   file_->write(&empty, sizeof empty);
-}
-
-TokenShardWriter::~TokenShardWriter() {
-  if (!finished_) ::unlink(temporary_.c_str());
 }
 
 void TokenShardWriter::append(const Tokens& ids) {
@@ -101,8 +97,7 @@ void TokenShardWriter::finish(TokenShard& about) {
   std::memcpy(header.header, hash_of(header).data(), 32);
   file_->write_at(0, &header, sizeof header);
   file_->commit();
-  rename_durably(temporary_, path_);
-  finished_ = true;
+  temporary_.rename_durably(path_);
 }
 
 void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary) {

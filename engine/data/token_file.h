@@ -40,9 +40,6 @@ struct TokenShard {
 class TokenShardWriter {
  public:
   TokenShardWriter(std::string path, int64_t vocabulary);
-  ~TokenShardWriter();
-  TokenShardWriter(const TokenShardWriter&) = delete;
-  TokenShardWriter& operator=(const TokenShardWriter&) = delete;
   void begin_document() { documents_.push_back(count_); }
   void append(const Tokens& ids);  // below the vocabulary
   int64_t documents() const { return static_cast<int64_t>(documents_.size()); }
@@ -52,14 +49,14 @@ class TokenShardWriter {
 
  private:
   void flush();
-  std::string path_, temporary_;
+  std::string path_;
+  Temporary temporary_;
   int64_t vocabulary_, count_ = 0;
   int token_bytes_;
   std::unique_ptr<FileWriter> file_;
   std::vector<char> buffer_;
   std::vector<int64_t> documents_;
   Xxh3 content_;
-  bool finished_ = false;
 };
 // All of one at once.
 void write_token_shard(TokenShard& shard, const Tokens& ids, int64_t vocabulary);

@@ -21,15 +21,10 @@ void publish_folder(const std::string& output,
   // of exports that were killed
   for (const auto& name : list_folder(parent))
     if (name.starts_with(mark)) remove_tree(join_path(parent, name));
-  const std::string folder = join_path(parent, mark + unique_id());
-  make_folders(folder);
-  try {
-    fill(folder);
-    rename_durably(folder, target);
-  } catch (...) {
-    remove_tree(folder);
-    throw;
-  }
+  Temporary folder(join_path(parent, mark + unique_id()));
+  make_folders(folder.path());
+  fill(folder.path());
+  folder.rename_durably(target);
 }
 
 void write_bytes(const std::string& path, const std::string& bytes) {

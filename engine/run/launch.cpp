@@ -212,11 +212,16 @@ class Family {
         kill_all(signal);
         told = signal;
       }
+      if (interrupted_twice()) {
+        kill_all(SIGKILL);
+        log_error("interrupted twice: what follows the last checkpoint is not saved");
+        return {Code::kInterrupted, "interrupted twice", false};
+      }
       read_output();
       reap();
       if (!failed && any_failed()) failed = Clock::now();
       // who only lost another ends quickly; the other may take longer to leave
-      if (failed && cause_.empty() &&
+      if (failed && cause_.empty() && !was_stopped() &&
           Clock::now() - *failed > (knows_cause() ? kCauses : kLeave / 2))
         tell_cause();
       if (failed && Clock::now() - *failed > kLeave) kill_all(SIGKILL);
@@ -224,6 +229,7 @@ class Family {
     }
     read_output();
     output_.flush(true);
+    if (was_stopped()) return {Code::kStopped, "", true};
     if (any_failed() && cause_.empty()) tell_cause();
     if (!cause_.empty()) return {code_, cause_, curable_};
     for (const auto& child : children_)
@@ -278,6 +284,16 @@ class Family {
   bool knows_cause() const {
     return running() == 0 || std::any_of(children_.begin(), children_.end(), [](const Child& c) {
              return is_failure(c) && !follows(c);
+           });
+  }
+  // Asked to, one has left with everything saved, and others may have lost it before they heard.
+  bool was_stopped() const {
+    return stop_signal() != 0 &&
+           std::all_of(children_.begin(), children_.end(),
+                       [](const Child& c) { return !is_failure(c) || follows(c); }) &&
+           std::any_of(children_.begin(), children_.end(), [](const Child& c) {
+             return c.status && WIFEXITED(*c.status) &&
+                    WEXITSTATUS(*c.status) == static_cast<int>(Code::kStopped);
            });
   }
   bool any_failed() const { return std::any_of(children_.begin(), children_.end(), is_failure); }
@@ -423,7 +439,7 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
   const recipe::Recipe recipe = load_recipe(request.recipe, request.overrides);
   const int64_t most = recipe.get<JobFields>().max_restarts;
   const double heartbeat = recipe.get<step::ParallelismFields>().heartbeat.value;
-  install_stop_signals();
+  install_stop_signals(false);
   const Shared shared(request.ranks);
   Folding output(terminal);
   int fruitless = 0;
@@ -460,7 +476,7 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
 
 Code launch_once(const Program& program, int ranks, const std::vector<std::string>& words,
                  track::Terminal& terminal) {
-  install_stop_signals();
+  install_stop_signals(false);
   LaunchRequest request;
   request.program = program, request.ranks = ranks;
   const Shared shared(ranks);

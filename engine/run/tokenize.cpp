@@ -27,6 +27,7 @@
 #include "engine/data/token_file.h"
 #include "engine/data/tokenizer.h"
 #include "engine/data/windows.h"
+#include "engine/run/stop.h"
 
 namespace lehr::run {
 
@@ -465,6 +466,7 @@ void Tokenization::conclude(int64_t kept) const {
 }  // namespace
 
 void tokenize(const TokenizeRequest& request, track::Terminal& terminal) {
+  const LeaveWhenAsked leaves("; the shards that are done stay. The same command continues.");
   Tokenization(request, terminal).run();
 }
 

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <exception>
 #include <fstream>
+#include <optional>
 
 #include "engine/base/cores.h"
 #include "engine/base/error.h"
@@ -134,6 +135,7 @@ class Training {
   const char* stop_ = nullptr;        // why all ranks stop after this step
   std::exception_ptr data_error_;     // this rank cannot go on: all save, then end with it
   bool save_by_time_ = false;
+  std::optional<LeaveWhenAsked> starting_;
   Stragglers stragglers_;
   Clock::time_point loop_begin_ = Clock::now(), memory_read_;
   int64_t memory_bytes_ = 0;
@@ -147,6 +149,7 @@ class Training {
 };
 
 Code Training::run() try {
+  starting_.emplace(" before the first step; nothing is lost. The same command continues.");
   open();
   if (folder_.finished) return Code::kOk;
   restore_or_start();
@@ -468,6 +471,7 @@ void Training::loop() {
   loop_begin_ = interval_begin_ = last_save_ = Clock::now();
   stop_ = why_stop();
   if (world_->any(stop_ != nullptr) && !stop_) stop_ = "another rank";
+  starting_.reset();
   if (!stop_ && progress_.evaluation_cut && evaluate_now()) {
     write_row();
     restate();
@@ -707,6 +711,7 @@ Code Training::finish() {
     // a launcher's signal reaches all, but another rank perhaps before this one
     if (const char* signal = stop_requested()) stop_ = signal;
     end_with_data_error();
+    stop_is_served();
     terminal_.print(fmt::format(
         "stopped by {} after step {}; everything is saved in {}. The same command continues.",
         stop_, progress_.step, folder_.path));
@@ -719,6 +724,8 @@ Code Training::finish() {
     throw Error(Code::kNonFinite,
                 fmt::format("each of the {} steps was skipped, so nothing was trained", skipped),
                 folder_.path, "the warnings above name what was not finite: mend that");
+  const LeaveWhenAsked finishing(
+      " after the last step, which is saved. The same command evaluates and exports.");
   compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())

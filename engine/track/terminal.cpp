@@ -2,6 +2,7 @@
 // in one write, so that lines of several threads and of other writers never mix with half a line.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +13,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <string_view>
 
+#include "engine/base/pulse.h"
 #include "engine/track/track.h"
 
 namespace lehr::track {
@@ -26,6 +29,10 @@ constexpr auto kRedraw = std::chrono::milliseconds(100);
 constexpr const char* kClearLine = "\r\x1b[2K";
 
 void write_all(int fd, std::string_view text) {
+  // whoever reads a terminal or a pipe may pause; a file does not
+  struct stat info {};
+  std::optional<Waiting> reader;
+  if (::fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) reader.emplace();
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;

@@ -108,18 +108,6 @@ TEST_F(Train, ContinuesExactlyAfterKillsAndNeverLosesAStep) {
   EXPECT_EQ(steps.size(), 40u);
 }
 
-TEST_F(Train, SavesOnSigtermAndContinues) {
-  write_small_recipe(scratch, 4000, 100000, "export:\n  enabled: false\n");
-  pid_t pid =
-      start_lehr({"train", "small.yaml", "--run", "run"}, scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
-  usleep(300000);
-  kill(pid, SIGTERM);
-  EXPECT_EQ(wait_for(pid), 75) << scratch.read("log");
-  EXPECT_NE(scratch.read("log").find("SIGTERM"), std::string::npos);
-  EXPECT_NE(fingerprint(scratch.file("run")).find("step "), std::string::npos);
-}
-
 TEST_F(Train, RefusesToContinueWithAnotherLearningRate) {
   write_small_recipe(scratch, 10, 5, "export:\n  enabled: false\n");
   ASSERT_EQ(train({"--run", "run"}).code, 0);
@@ -161,20 +149,6 @@ TEST_F(Train, UsesTheOlderCheckpointWhenTheNewestIsDamaged) {
   ASSERT_EQ(outcome.code, 0) << outcome.out;
   EXPECT_NE(outcome.out.find("model.safetensors"), std::string::npos) << outcome.out;
   EXPECT_EQ(whole, fingerprint(scratch.file("run")));
-}
-
-TEST_F(Train, LeavesAtOnceWhenInterruptedTwice) {
-  // one step takes so long that the second signal comes before its end
-  write_small_recipe(scratch, 4000, 100000, "export:\n  enabled: false\n");
-  pid_t pid = start_lehr({"train", "small.yaml", "--run", "run", "--set",
-                          "training.global_batch_size=160", "--set", "model.channels=[512, 512]"},
-                         scratch.path, scratch.file("log"));
-  while (!file_exists(scratch.file("run/metrics.jsonl"))) usleep(1000);
-  usleep(300000);
-  kill(pid, SIGINT);
-  usleep(20000);
-  kill(pid, SIGINT);
-  EXPECT_EQ(wait_for(pid), 130) << scratch.read("log");
 }
 
 TEST_F(Train, BeginsAtTheCheckpointOfAnotherRun) {
