@@ -1,4 +1,5 @@
-// The program: command line in, exit code out. Only this file prints errors and exits.
+// The program: command line in, exit code out. Only this file prints errors and exits, but for
+// threads that end a process which cannot come back here (engine/base/leave.h).
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -9,6 +10,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/leave.h"
 #include "engine/base/log.h"
 #include "engine/recipe/recipe.h"
 #include "engine/run/check.h"
@@ -32,7 +34,21 @@ namespace {
 using namespace lehr;
 
 track::Terminal* terminal = nullptr;
-void print_line(const std::string& line) { terminal->print(line); }
+
+// The terminal, while it lives: a thread that is left behind says what it has to say without one.
+class Console {
+ public:
+  Console() {
+    terminal = &live_;
+    log_through([](const std::string& line) { terminal->print(line); });
+  }
+  ~Console() { log_through(nullptr); }
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
+ private:
+  track::Terminal live_{2};
+};
 
 // what every verb may set
 struct Options {
@@ -260,14 +276,16 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     if (*launch_doctor) {
       std::vector<std::string> words{"doctor", "--timeout", fmt::format("{}", o.timeout_s)};
       if (o.json) words.emplace_back("--json");
-      track::Terminal answer(1);
-      return static_cast<int>(run::launch_once(launching.program, launching.ranks, words, answer));
+      if (o.debug) words.insert(words.begin(), "--debug");
+      return static_cast<int>(
+          run::launch_once(launching.program, launching.ranks, words, *terminal));
     }
     launching.recipe = o.recipe;
     launching.overrides = o.overrides;
     launching.run = o.run;
     launching.fresh = o.fresh;
     launching.approximate = o.approximate;
+    launching.debug = o.debug;
     return static_cast<int>(run::launch(launching, *terminal));
   }
   std::optional<run::LeaveWhenAsked> leaves;  // a tokenization says more of it
@@ -327,8 +345,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
 }
 
 int run_program(const std::vector<std::string>& words) {
-  track::Terminal live(2);
-  terminal = &live;
+  const Console console;
   Options options;
   try {
     std::vector<const char*> arguments{"lehr"};
@@ -337,13 +354,13 @@ int run_program(const std::vector<std::string>& words) {
   } catch (const Error& e) {
     if (options.debug) throw;
     log_error(e.what());
-    run::tell_launcher_error(e.what());
+    tell_launcher(e.what());
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     if (options.debug) throw;
     log_error(fmt::format(
         "{}\n  this is a fault of Lehr's; run again with --debug for a stack trace", e.what()));
-    run::tell_launcher_error(e.what());
+    tell_launcher(e.what());
     return static_cast<int>(Code::kInternal);
   }
 }
@@ -352,6 +369,5 @@ int run_program(const std::vector<std::string>& words) {
 
 int main(int argc, char** argv) {
   signal(SIGXFSZ, SIG_IGN);  // a limit of files' sizes is an ordinary error of whoever writes
-  log_through(print_line);
   return run_program({argv + 1, argv + argc});
 }

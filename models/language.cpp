@@ -5,10 +5,10 @@
 
 namespace lehr::models {
 
-at::Tensor LanguageModel::forward(const at::Tensor& ids) {
+at::Tensor LanguageModel::logits(const Input& input) {
   at::Tensor weight = head();  // [rows, D]
   if (weight.size(0) != vocabulary()) weight = weight.slice(0, 0, vocabulary());
-  return at::linear(hidden({ids, {}, nullptr}), weight);  // [B, T, V]
+  return at::linear(hidden(input), weight);
 }
 
 }  // namespace lehr::models

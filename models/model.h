@@ -51,7 +51,8 @@ class LanguageModel : public Model {
   virtual at::Tensor head() const = 0;                // [rows >= vocabulary, D]
   virtual int64_t vocabulary() const = 0;             // rows of the head that are tokens
   virtual int64_t longest() const = 0;                // tokens that one forward takes
-  at::Tensor forward(const at::Tensor& ids) override;
+  at::Tensor logits(const Input& input);              // [B, T, V]
+  at::Tensor forward(const at::Tensor& ids) override { return logits({ids, {}, nullptr}); }
 };
 
 // Section `model`: what is common to all models.

@@ -19,9 +19,12 @@
 #include <set>
 
 #include "engine/base/error.h"
+#include "engine/base/pulse.h"
 
 namespace lehr {
 namespace {
+
+constexpr size_t kPiece = 64 << 20;  // of a write: a slow disk shows that it gets on
 
 [[noreturn]] void fail(const std::string& action, const std::string& path, int error,
                        const std::string& extra = "") {
@@ -87,6 +90,7 @@ std::string read_file(const std::string& path, uint64_t limit_bytes) {
     if (content.size() + n > limit_bytes)
       throw Error(Code::kData, fmt::format("is larger than {} bytes", limit_bytes), path);
     content.append(buffer.data(), n);
+    get_on();
   }
 }
 
@@ -240,11 +244,12 @@ void FileWriter::write(const void* data, size_t bytes) { write_at(size_, data, b
 void FileWriter::write_at(uint64_t offset, const void* data, size_t bytes) {
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
-    ssize_t n = ::pwrite(fd_, next, std::min<size_t>(bytes, 1 << 30), static_cast<off_t>(offset));
+    ssize_t n = ::pwrite(fd_, next, std::min<size_t>(bytes, kPiece), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) fail("write", path_, n < 0 ? errno : EIO, fmt::format(" at byte {}", offset));
     next += n, bytes -= n, offset += n;
     size_ = std::max(size_, offset);
+    get_on();
   }
 }
 

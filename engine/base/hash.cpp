@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "engine/base/error.h"
+#include "engine/base/pulse.h"
 
 namespace lehr {
 namespace {
@@ -50,6 +51,7 @@ void read_chunks(const std::string& path, Chunk chunk) {
     }
     if (n == 0) break;
     chunk(buffer.data(), static_cast<size_t>(n));
+    get_on();
   }
   ::close(fd);
 }

@@ -18,10 +18,11 @@ struct Pulse {
   // how long the main thread stands between two signs in this phase: the longest of a visit, by the
   // median over visits; 0 while the phase is new
   std::atomic<int64_t> usual_ns;
-  std::atomic<int> waits;  // the main thread: for other ranks, for whoever reads its output
-  std::atomic<int> saves;  // checkpoints that are being written, in any thread
-  char folder[kFolder];    // of the run
-  char cause[kCause];      // what ended the process, in its own words
+  std::atomic<int> waits;       // the main thread: for other ranks, for whoever reads its output
+  std::atomic<int> saves;       // checkpoints that are being written, in any thread
+  std::atomic<bool> incurable;  // no restart cures what ends it
+  char folder[kFolder];         // of the run
+  char cause[kCause];           // what ended the process, in its own words
 
   std::string phase_name() const;
 };

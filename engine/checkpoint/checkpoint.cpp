@@ -17,6 +17,7 @@
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/hash.h"
+#include "engine/base/pulse.h"
 #include "engine/checkpoint/manifest.h"
 #include "engine/checkpoint/names.h"
 
@@ -107,6 +108,7 @@ void add_other_parts(const std::string& folder, const Part& own, const std::atom
       if ((give_up && *give_up) || std::chrono::steady_clock::now() > end)
         throw Error(Code::kCheckpoint, fmt::format("part {} has not been written", index));
       std::this_thread::sleep_for(pause);
+      get_on();  // this wait has a limit of its own
       pause = std::min(2 * pause, std::chrono::milliseconds(50));
     }
     manifest->files.insert(manifest->files.end(), part->files.begin(), part->files.end());

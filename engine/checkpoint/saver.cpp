@@ -18,6 +18,7 @@
 #include "engine/base/error.h"
 #include "engine/base/host_bytes.h"
 #include "engine/base/log.h"
+#include "engine/base/pulse.h"
 
 namespace lehr::checkpoint {
 namespace {
@@ -133,6 +134,7 @@ struct Saver::State {
   }
 
   void commit(const Content& content) {
+    const Saving saving;
     save(folder, content, &give_up);
     if (content.part.index > 0) return;  // the first commits
     committed = content.step;
@@ -146,6 +148,8 @@ struct Saver::State {
   // in the background thread
   void run(const Content& content, std::vector<Copy> copies,
            std::vector<std::shared_ptr<CopyOut>> of_device) {
+    const WorkFor phase("save");
+    const Saving saving;  // what is copied is worth waiting for
     try {
       copy(copies);
       say_copied();

@@ -16,9 +16,12 @@
 
 #include "engine/base/error.h"
 #include "engine/base/hash.h"
+#include "engine/base/pulse.h"
 
 namespace lehr::data {
 namespace {
+
+constexpr size_t kPiece = 64 << 20;  // of a read: a slow disk shows that it gets on
 
 // Large memory asks for 2 MiB pages: shuffled samples would miss the address cache almost every
 // time.
@@ -53,10 +56,11 @@ int open_file(const std::string& path, const std::string& hint, uint64_t* size) 
 
 size_t read_some(int fd, const std::string& path, uint64_t at, void* out, size_t size) {
   for (;;) {
-    const ssize_t n = ::read(fd, out, size);
+    const ssize_t n = ::read(fd, out, std::min(size, kPiece));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) bad_byte(path, at, fmt::format("cannot read: {}", strerror(errno)));
     if (n == 0) bad_byte(path, at, "the file became shorter while it was read");
+    get_on();
     return static_cast<size_t>(n);
   }
 }

@@ -14,10 +14,6 @@ namespace {
 
 constexpr const char* kLoopback = "127.0.0.1";
 
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1" || address == "localhost";
-}
-
 std::string text_of(const sockaddr* address, socklen_t size) {
   char text[NI_MAXHOST] = "";
   const bool read =
@@ -58,6 +54,10 @@ std::string first_interface() {
 }
 
 }  // namespace
+
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1" || address == "localhost";
+}
 
 std::string own_address(const std::string& lead, uint16_t port) {
   if (is_loopback(lead)) return kLoopback;

@@ -6,6 +6,8 @@
 
 namespace lehr::dist {
 
+bool is_loopback(const std::string& address);  // as it is written
+
 // The address from which the way to the lead leaves. On the lead itself, whose own name Debian's
 // /etc/hosts puts on loopback, that of its first interface. Loopback where the lead was given as
 // that, or where there is nothing else.

@@ -207,8 +207,10 @@ class Processes : public World {
 
 std::unique_ptr<World> open_world(const Place& place, const WorldOptions& options) {
   if (place.size == 1 && !options.even_alone) return nullptr;
-  auto session = std::make_shared<Session>(
-      place, Milliseconds(static_cast<int64_t>(options.timeout_s * 1e3)), options.ends_stuck_calls);
+  const auto milliseconds = [](double s) { return Milliseconds(static_cast<int64_t>(s * 1e3)); };
+  auto session =
+      std::make_shared<Session>(place, milliseconds(options.timeout_s),
+                                milliseconds(options.heartbeat_s), options.ends_stuck_calls);
   session->meet("start");
   Members all;
   for (int r = 0; r < place.size; ++r) all.ranks.push_back(r);

@@ -14,12 +14,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <future>
+#include <memory>
 #include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "engine/base/leave.h"
 #include "engine/base/log.h"
+#include "engine/base/pulse.h"
+#include "engine/dist/address.h"
 #include "engine/dist/world.h"
 
 C10_DECLARE_int(caffe2_log_level);
@@ -47,13 +51,18 @@ std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
 
 // Work that may wait without end, as the store's client does for a host that is cut off. It is then
 // left behind on its thread, so it owns what it uses.
+// `say` is called where it takes longer than `heartbeat`.
 template <class Work>
-auto in_time(Milliseconds limit, Work work) {
+auto in_time(Milliseconds limit, Work work, Milliseconds heartbeat = Milliseconds::max(),
+             const std::function<void()>& say = {}) {
+  const Milliseconds all = limit;
   std::packaged_task<decltype(work())()> task(std::move(work));
   auto result = task.get_future();
   std::thread(std::move(task)).detach();
+  if (heartbeat < limit && result.wait_for(heartbeat) != std::future_status::ready)
+    say(), limit -= heartbeat;
   if (result.wait_for(limit) != std::future_status::ready)
-    throw std::runtime_error(fmt::format("no answer for {} s", limit.count() / 1000.0));
+    throw std::runtime_error(fmt::format("no answer for {} s", all.count() / 1000.0));
   return result.get();
 }
 
@@ -77,8 +86,8 @@ void require_own_job(c10d::Store& store, const Place& place) {
 struct Meeting {
   StorePointer store;
   Place place;
-  Milliseconds timeout;
-  std::string key;
+  Milliseconds timeout, heartbeat;
+  std::string what, key;
 };
 
 std::string first_line(const char* text) {
@@ -86,24 +95,64 @@ std::string first_line(const char* text) {
   return all.substr(0, all.find('\n'));
 }
 
-bool is_loopback(const sockaddr* address) {
+bool on_loopback(const sockaddr* address) {
   if (address->sa_family == AF_INET6)
     return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
   const uint32_t ip = ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr);
   return ip >> 24 == 127;
 }
 
+// Of whoever waits in vain for the store: what answers at its address.
+std::string heard_at(const Place& place) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  const int unknown =
+      getaddrinfo(place.address.c_str(), std::to_string(place.port).c_str(), &hints, &found);
+  if (unknown != 0) return fmt::format("the address is not known: {}", gai_strerror(unknown));
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, &freeaddrinfo);
+  std::string heard;
+  for (const addrinfo* at = found; at; at = at->ai_next) {
+    const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) continue;
+    const timeval patience{0, 500000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);  // of connect too
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(fd, at->ai_addr, at->ai_addrlen) != 0) {
+      const bool refused = errno == ECONNREFUSED;
+      heard = refused ? "nothing listens there" : "it cannot be reached";
+    } else {
+      // some speak first, others when they are asked
+      char text[60];
+      constexpr char kAsk[] = "GET / HTTP/1.0\r\n\r\n";
+      ssize_t n = recv(fd, text, sizeof text, 0);
+      if (n < 0 && send(fd, kAsk, sizeof kAsk - 1, MSG_NOSIGNAL) > 0)
+        n = recv(fd, text, sizeof text, 0);
+      std::string said(text, static_cast<size_t>(std::max<ssize_t>(n, 0)));
+      said = said.substr(0, said.find_first_of("\r\n"));
+      for (char& c : said)
+        if (c < 0x20 || c == 0x7f) c = '?';
+      heard = said.empty() ? "something there takes connections and says nothing"
+                           : fmt::format("something else answers there: \"{}\"", said);
+    }
+    close(fd);
+    if (heard.starts_with("something")) break;
+  }
+  return heard;
+}
+
 // A socket that listens where `place` says the store is, and nowhere else; c10d's own listens on
-// every interface. None where that address is not this node's own (a service in front of it), or
-// for several nodes is its loopback (Debian's /etc/hosts puts a host's own name there).
+// every interface. None where that address is not this node's own (a service in front of it), or is
+// a host's name that for several nodes is its loopback (Debian's /etc/hosts puts the own one
+// there).
 std::optional<int> listen_at(const Place& place) {
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   if (getaddrinfo(place.address.c_str(), std::to_string(place.port).c_str(), &hints, &found) != 0)
     return std::nullopt;
+  const bool for_other_hosts = place.local_size < place.size && !is_loopback(place.address);
   std::optional<int> listening;
   for (const addrinfo* at = found; at && !listening; at = at->ai_next) {
-    if (place.local_size < place.size && is_loopback(at->ai_addr)) continue;
+    if (for_other_hosts && on_loopback(at->ai_addr)) continue;
     const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) continue;
     const int on = 1;
@@ -132,7 +181,9 @@ std::vector<int> missing_at(const Meeting& m) {
   std::vector<int> missing(static_cast<size_t>(m.place.size));
   std::iota(missing.begin(), missing.end(), 0);
   const bool decides = m.place.rank == 0;
-  const auto end = Clock::now() + m.timeout + (decides ? Milliseconds(0) : kVerdict);
+  const auto begin = Clock::now();
+  const auto end = begin + m.timeout + (decides ? Milliseconds(0) : kVerdict);
+  bool is_said = !decides;
   try {
     m.store->set(m.key + std::to_string(m.place.rank), "here");
     for (auto pause = Milliseconds(1); Clock::now() < end;
@@ -140,6 +191,12 @@ std::vector<int> missing_at(const Meeting& m) {
       std::erase_if(missing, [&](int r) { return m.store->check({m.key + std::to_string(r)}); });
       if (missing.empty()) return missing;
       if (!decides && m.store->check({verdict})) return as_ints(m.store->get(verdict));
+      if (!is_said && Clock::now() - begin > m.heartbeat) {
+        is_said = true;
+        log_warning(fmt::format("after {} s at {}, of {} ranks these have not come yet: {}",
+                                m.heartbeat.count() / 1000.0, m.what, m.place.size,
+                                fmt::join(missing, ", ")));
+      }
       std::this_thread::sleep_for(pause);
     }
     if (decides) {
@@ -194,26 +251,29 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
 // Another rank has failed, so no call ends well. Most fail by themselves, because connections
 // close; Gloo can overlook that one was reset, and would wait for the whole timeout (seen between
 // hosts). Nothing wakes such a call, so the process ends, as with NCCL's watchdog.
-[[noreturn]] void leave_a_call_that_cannot_end(const Place& place, const Whereabouts& where) {
+[[noreturn]] void leave_a_call_that_cannot_end(const Place& place, Milliseconds timeout,
+                                               const Whereabouts& where) {
   const auto begin = Clock::now();
   while (true) {
     std::this_thread::sleep_for(kVerdict / 3);
     const auto call = where.call();
     if (!call || Clock::now() - std::max(begin, call->begin) < kGoodbye) continue;
     const auto [text, rest] = where.now();
-    log_error(
+    const std::string why =
         fmt::format("rank {} of {}: {}{}: another rank has failed, and this call does not end",
-                    place.rank, place.size, text, rest));
-    std::_Exit(static_cast<int>(Code::kRanks));
+                    place.rank, place.size, text, rest);
+    log_error(why);
+    tell_launcher(why);
+    leave(Code::kRanks, std::chrono::duration<double>(timeout).count());
   }
 }
 
 // Answers for a rank that hangs elsewhere than in a call, or computes; on a connection of its own,
 // left behind with its thread, which no other can wake.
-void answer_when_asked(const StorePointer& store, const Place& place,
+void answer_when_asked(const StorePointer& own, const Place& place, Milliseconds timeout,
                        const std::shared_ptr<const Whereabouts>& where, bool ends_stuck_calls) {
   const auto pause = std::max(Milliseconds(200), Milliseconds(place.size));  // of a busy store
-  std::thread([store = store->clone(), place, where, pause, ends_stuck_calls]() mutable {
+  std::thread([store = own, place, timeout, where, pause, ends_stuck_calls]() mutable {
     for (bool has_answered = false; !has_answered;) {
       std::this_thread::sleep_for(pause);
       try {
@@ -232,7 +292,7 @@ void answer_when_asked(const StorePointer& store, const Place& place,
         }
       }
     }
-    if (ends_stuck_calls) leave_a_call_that_cannot_end(place, *where);
+    if (ends_stuck_calls) leave_a_call_that_cannot_end(place, timeout, *where);
   }).detach();
 }
 
@@ -263,32 +323,45 @@ std::optional<Call> Whereabouts::call() const {
   return call_;
 }
 
-Session::Session(const Place& place, Milliseconds timeout, bool ends_stuck_calls)
-    : place_(place), timeout_(timeout) {
+Session::Session(const Place& place, Milliseconds timeout, Milliseconds heartbeat,
+                 bool ends_stuck_calls)
+    : place_(place), timeout_(timeout), heartbeat_(heartbeat) {
+  const Waiting waiting;
   signal(SIGPIPE, SIG_IGN);  // Gloo writes to ranks that may be gone
   // what c10d logs of those, with stack traces, our errors say in a line
   FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
+  const bool is_server = place.rank == 0 && !place.agent_keeps_store;
   try {
     c10d::TCPStoreOptions options;
     options.port = place.port;
-    options.isServer = place.rank == 0 && !place.agent_keeps_store;
+    options.isServer = is_server;
     options.numWorkers = static_cast<size_t>(place.size);
     options.waitWorkers = false;  // meet() waits, and names who is missing
     options.timeout = timeout_;
-    if (options.isServer) {
+    if (is_server) {
       raise_descriptor_limit();
       options.masterListenFd = place.listening_fd ? place.listening_fd : listen_at(place);
     }
-    server_ = c10::make_intrusive<c10d::TCPStore>(place.address, options);
+    // the client waits without end for the first words of whatever takes its connection
+    const auto connect = [place, options] {
+      StorePointer store = c10::make_intrusive<c10d::TCPStore>(place.address, options);
+      require_own_job(*store, place);
+      return std::pair(store, store->clone());
+    };
+    const auto [server, own] = in_time(timeout_ + kPatience, connect, heartbeat_, [&] {
+      log_warning(fmt::format("rank {} waits for the store at {}:{}: {}", place.rank, place.address,
+                              place.port, heard_at(place)));
+    });
+    server_ = server;
     store_ = c10::make_intrusive<c10d::PrefixStore>(prefix(place), server_);
-    require_own_job(*server_, place);
-    answer_when_asked(server_, place, where_, ends_stuck_calls);
+    answer_when_asked(own, place, timeout_, where_, ends_stuck_calls);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& e) {
+    const std::string heard = is_server ? "" : "; " + heard_at(place);
     throw Error(Code::kRanks,
-                fmt::format("rank {} cannot reach the store at {}:{}: {}", place.rank,
-                            place.address, place.port, first_line(e.what())),
+                fmt::format("rank {} cannot reach the store at {}:{}: {}{}", place.rank,
+                            place.address, place.port, first_line(e.what()), heard),
                 "", "see that rank 0 runs and that its address and port can be reached");
   }
 }
@@ -309,7 +382,9 @@ Session::~Session() {
 }
 
 void Session::meet(const std::string& what) {
-  const Meeting meeting{store_, place_, timeout_, fmt::format("meeting/{}/", meetings_++)};
+  const Waiting waiting;
+  const Meeting meeting{store_,     place_, timeout_,
+                        heartbeat_, what,   fmt::format("meeting/{}/", meetings_++)};
   std::vector<int> missing;
   try {
     missing = in_time(timeout_ + kPatience, [meeting] { return missing_at(meeting); });
@@ -330,6 +405,7 @@ void Session::meet(const std::string& what) {
 Call Session::begin(const char* what) { return {what, ++calls_, Clock::now()}; }
 
 void Session::guarded(const Call& call, const std::function<void()>& work) {
+  const Waiting waiting;
   where_->enter(call);
   try {
     work();

@@ -46,8 +46,9 @@ class Whereabouts {
 
 class Session {
  public:
-  // Connects to the store, or serves it. Throws Error{kRanks}.
-  Session(const Place& place, Milliseconds timeout, bool ends_stuck_calls);
+  // Connects to the store, or serves it. Throws Error{kRanks}, with what answers at its address,
+  // once that has not been a store for `timeout`.
+  Session(const Place& place, Milliseconds timeout, Milliseconds heartbeat, bool ends_stuck_calls);
   ~Session();
 
   const Place& place() const { return place_; }
@@ -67,7 +68,7 @@ class Session {
 
  private:
   const Place place_;
-  const Milliseconds timeout_;
+  const Milliseconds timeout_, heartbeat_;
   StorePointer server_, store_;
   const std::shared_ptr<Whereabouts> where_ = std::make_shared<Whereabouts>();
   int meetings_ = 0;

@@ -82,7 +82,8 @@ std::unique_ptr<Pending> done();
 World& single();  // rank 0 of 1
 
 struct WorldOptions {
-  double timeout_s = 600;           // of a collective, and of waiting for a rank at the start
+  double timeout_s = 600;           // of a collective, and of waiting for a rank or the store
+  double heartbeat_s = 5;           // after which who is waited for is said
   DeviceRuntime* device = nullptr;  // of GPUs, whose tensors go over NCCL
   bool even_alone = false;
   // Two seconds after another rank has failed, a call that still goes on ends the process (code 6).

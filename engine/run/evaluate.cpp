@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "engine/base/error.h"
+#include "engine/base/pulse.h"
 #include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/metrics/fields.h"
@@ -144,6 +145,7 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
       if (info.token_bytes.defined()) bytes += bytes_of(info.token_bytes, micro.targets);
       if (!std::isfinite(batch_loss.sum) && evaluation.non_finite.empty())
         evaluation.non_finite = step::first_non_finite(parts.recipe, model, micro);
+      get_on();
       if (all.empty()) continue;
       const at::Tensor scores =
           step::to_scores(parts.recipe, batch_loss.outputs.to(at::kFloat)).cpu();

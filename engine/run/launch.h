@@ -22,40 +22,24 @@ struct LaunchRequest {
   std::string recipe;
   std::vector<std::string> overrides;  // as given by --set
   std::string run;                     // --run, or ""
-  bool fresh = false, approximate = false;
+  bool fresh = false, approximate = false, debug = false;
 };
 
 // Starts `ranks` processes of `lehr train`. Their lines come out as they come, the lead's plain,
-// the others' with their rank, the same line of several ranks once. SIGTERM, SIGUSR1 and SIGINT
-// are handed on. When this process dies, however, they die with it. A rank that fails is named with
-// its cause; the others are ended, and all begin again from the newest checkpoint, up to
-// job.max_restarts times and no more than thrice without a step committed in between; what a
-// restart cannot cure (recipe, data, non-finite numbers) is not tried again. A rank that shows no
-// sign of life for parallelism.heartbeat is woken (SIGCONT), then ended.
+// the others' with their rank, the same line of several ranks once; stdout and stderr stay apart.
+// What asks for a stop is handed on (stop.h). When this process dies, however, they die with it. A
+// rank that fails is named with its cause; the others are ended, once a checkpoint that one of them
+// is writing is there, and all begin again from the newest, up to job.max_restarts times and no
+// more than thrice without a step committed in between; what a restart cannot cure (recipe, data,
+// non-finite numbers) is not tried again. A rank that shows no sign of life for
+// parallelism.heartbeat is woken (SIGCONT), then ended; one whose main thread stands still is named
+// with its phase and step, and ended after parallelism.timeout (Standstill).
 Code launch(const LaunchRequest& request, track::Terminal& terminal);
 // Starts `ranks` processes of the program with these words once, and returns how they ended.
 Code launch_once(const Program& program, int ranks, const std::vector<std::string>& words,
                  track::Terminal& terminal);
 
-// Of a rank under `lehr launch`: a sign of life every so often while this object lives; nothing
-// otherwise.
-class Heartbeat {
- public:
-  Heartbeat();
-  ~Heartbeat();
-  Heartbeat(const Heartbeat&) = delete;
-  Heartbeat& operator=(const Heartbeat&) = delete;
-
- private:
-  struct State;
-  State* state_ = nullptr;
-};
-// Tells a launcher where checkpoints are.
+// Of a rank: tells a launcher where the run is.
 void tell_launcher_folder(const std::string& folder);
-// That the failure that is under way is none that a restart cures.
-void tell_launcher_incurable();
-// Writes what ended this process where its launcher looks: LEHR_ERROR_FILE, and
-// TORCHELASTIC_ERROR_FILE in torchrun's form.
-void tell_launcher_error(const std::string& message);
 
 }  // namespace lehr::run

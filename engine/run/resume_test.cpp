@@ -65,9 +65,7 @@ bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
     const pid_t pid = start(request, cut, log);
     std::this_thread::sleep_for(std::chrono::duration<double>(wait_s));
     kill(pid, SIGKILL);
-    int status = 0;
-    waitpid(pid, &status, 0);
-    if (WIFSIGNALED(status)) ++killed;
+    if (WIFSIGNALED(end_of(pid))) ++killed;
     const auto entries = checkpoint::list(join_path(cut, "checkpoints"));
     terminal.print(fmt::format(
         "kill {} of {} after {:.2f} s: newest checkpoint is {}", i + 1, request.kills, wait_s,

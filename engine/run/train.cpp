@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <unistd.h>
@@ -16,12 +15,14 @@
 #include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/log.h"
+#include "engine/base/pulse.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/names.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/fields.h"
 #include "engine/data/loader.h"
 #include "engine/dist/world.h"
+#include "engine/run/beats.h"
 #include "engine/run/contradictions.h"
 #include "engine/run/evaluate.h"
 #include "engine/run/facts.h"
@@ -61,8 +62,8 @@ int64_t resident_bytes() {
 
 class Training {
  public:
-  Training(const TrainRequest& request, track::Terminal& terminal, dist::Place place)
-      : request_(request), terminal_(terminal), place_(std::move(place)) {}
+  Training(const TrainRequest& request, track::Terminal& terminal, const dist::Place& place)
+      : request_(request), terminal_(terminal), place_(place), watch_(place.rank, place.size) {}
   Code run();
 
  private:
@@ -96,10 +97,15 @@ class Training {
   Code finish();
 
   bool is_lead() const { return world_->is_lead(); }
-  // A phase of the loop: in the trace that `profiling` writes, and in what other ranks say of this
-  // one when something fails.
-  [[nodiscard]] auto phase(const char* name) {
-    world_->enter(name, progress_.step);
+  // A phase of the loop, of the last step or the one under way: in the trace that `profiling`
+  // writes, and in what is said of this rank when it stands still or something fails.
+  void enter(const char* name, bool is_under_way = false) {
+    const int64_t step = progress_.step + (is_under_way ? 1 : 0);
+    world_->enter(name, step);
+    enter_phase(name, step);
+  }
+  [[nodiscard]] auto phase(const char* name, bool is_under_way = false) {
+    enter(name, is_under_way);
     return track::Trace::span(name);
   }
 
@@ -109,7 +115,8 @@ class Training {
 
   DeviceRuntime* device_ = nullptr;
   std::string device_name_;
-  dist::Place place_;
+  const dist::Place place_;
+  Watch watch_;
   std::unique_ptr<dist::World> ranks_;  // none for one rank
   dist::World* world_ = &dist::single();
   RunFolder folder_;
@@ -149,6 +156,7 @@ class Training {
 };
 
 Code Training::run() try {
+  enter_phase("start", 0);
   starting_.emplace(" before the first step; nothing is lost. The same command continues.");
   open();
   if (folder_.finished) return Code::kOk;
@@ -164,6 +172,8 @@ Code Training::run() try {
 // recipe, folder, device, data, model, step
 void Training::open() {
   recipe::Recipe recipe = load_recipe(request_.recipe, request_.overrides);
+  const auto ranks = recipe.get<step::ParallelismFields>();
+  watch_.set({ranks.heartbeat.value, ranks.timeout.value});
   const auto training = recipe.get<TrainingFields>();
   max_time_ = training.max_time, time_limit_ = recipe.get<JobFields>().time_limit;
   if (training.device != "cpu") see_own_gpu(place_.local_rank, place_.local_size);
@@ -239,8 +249,9 @@ void Training::open() {
 
 void Training::open_world(const recipe::Recipe& recipe) {
   if (place_.size == 1) return;
-  const double timeout = recipe.get<step::ParallelismFields>().timeout.value;
-  ranks_ = dist::open_world(place_, {timeout, device_});
+  const auto parallelism = recipe.get<step::ParallelismFields>();
+  const double timeout = parallelism.timeout.value, heartbeat = parallelism.heartbeat.value;
+  ranks_ = dist::open_world(place_, {timeout, heartbeat, device_});
   world_ = ranks_.get();
   world_->require_same("build", build_stamp());
   world_->require_same("recipe", recipe.hash());
@@ -295,7 +306,7 @@ void Training::restore_or_start() {
     if (!changed.empty()) {
       const std::string list = fmt::format("{}", fmt::join(changed, "\n  "));
       if (!request_.allow_approximate_resume) {
-        tell_launcher_incurable();
+        pulse().incurable = true;
         throw Error(
             Code::kCheckpoint,
             "this run cannot go on exactly, because something differs:\n  " + list, loaded->path,
@@ -413,8 +424,11 @@ const char* Training::why_ended() const {
 std::vector<double> Training::facts(double own_seconds) {
   // what the next step would end at is known while all can still stop together
   const auto asked = Clock::now();
-  if (!data_error_ && progress_.step + 1 < parts_->plan.total_steps)
+  if (!data_error_ && progress_.step + 1 < parts_->plan.total_steps) {
+    const auto span = phase("load", true);
     data_error_ = loader_->error_ahead();
+    enter("step", true);
+  }
   own_seconds += seconds_since(asked);
   stop_ = why_stop();
   save_by_time_ =
@@ -457,12 +471,12 @@ const char* Training::why_stop() const {
 }
 
 data::StepBatch Training::next_batch() {
-  const auto span = phase("load");
+  const auto span = phase("load", true);
   return loader_->next();
 }
 
 step::StepReport Training::take_step(const data::StepBatch& batch, double load_seconds) {
-  const auto span = phase("step");
+  const auto span = phase("step", true);
   return step_->take(batch.micro, [&](double seconds) { return facts(load_seconds + seconds); });
 }
 
@@ -552,6 +566,7 @@ void Training::log_step(const step::StepReport& report) {
 // at most one row a step
 void Training::write_row() {
   if (row_values_.empty()) return;
+  const auto span = phase("report");
   if (!is_lead()) return row_values_.clear();
   const track::Row row{progress_.step, progress_.samples, unix_time(), std::move(row_values_)};
   trackers_.write(row);
@@ -726,12 +741,13 @@ Code Training::finish() {
                 folder_.path, "the warnings above name what was not finite: mend that");
   const LeaveWhenAsked finishing(
       " after the last step, which is saved. The same command evaluates and exports.");
+  const auto span = phase("finish");
   compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())
     terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,
                                 difference));
-  Finished finished{folder_, *parts_, model_,  step_->averaged(), progress_, saver_->blocked_s(),
+  Finished finished{folder_, *parts_, model_,     step_->averaged(), progress_, saver_->blocked_s(),
                     skipped, device_, why_ended()};
   step_->in_float32([&] { finish_run(finished, terminal_); });
   return Code::kOk;
@@ -742,14 +758,9 @@ Code Training::finish() {
 Code train(const TrainRequest& request, track::Terminal& terminal) {
   install_stop_signals();
   const dist::Place place = dist::find_place();
-  const Heartbeat heartbeat;
   if (place.rank == 0) return Training(request, terminal, place).run();
-  // what a lead says once need not be said by all
-  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
-  track::Terminal quiet(nowhere);
-  const Code code = Training(request, quiet, place).run();
-  ::close(nowhere);
-  return code;
+  track::Terminal quiet(-1);  // what a lead says once need not be said by all
+  return Training(request, quiet, place).run();
 }
 
 }  // namespace lehr::run

@@ -100,8 +100,7 @@ class Modes {
 at::Tensor outputs_of(models::Model& model, const Batch& batch) {
   auto* language = dynamic_cast<models::LanguageModel*>(&model);
   if (!language) return model.forward(batch.inputs);
-  return at::linear(language->hidden({batch.inputs, batch.segments, nullptr}),
-                    language->head().slice(0, 0, language->vocabulary()));
+  return language->logits({batch.inputs, batch.segments, nullptr});
 }
 
 at::Tensor sample_losses(const Suspects& s, const Batch& batch) {

@@ -181,14 +181,15 @@ Section ParallelismFields::section() {
       .free_to_change();
   d.field(
        "timeout", &F::timeout,
-       "How long a rank waits for the others, at the start and in a step, before it gives up and "
-       "names who is missing.")
+       "How long a rank waits for the store and for the others before it gives up and names who is "
+       "missing, and how long it may stand still before it is ended.")
       .units(kTime)
       .synonyms({"init_timeout_seconds", "train_timeout_seconds", "dist_timeout", "ddp_timeout"})
       .free_to_change();
   d.field("heartbeat", &F::heartbeat,
-          "How long a rank under `lehr launch` may show no sign of life before it is woken, then "
-          "ended.")
+          "How long training may stand still, ten times what is usual in its phase at least, or a "
+          "rank be waited for, before that is said. Under `lehr launch` one that does not run at "
+          "all is woken then, and ended if it does not wake.")
       .units(kTime)
       .free_to_change();
   return d.section();

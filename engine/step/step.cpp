@@ -14,6 +14,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
+#include "engine/base/pulse.h"
 #include "engine/step/average.h"
 #include "engine/step/culprit.h"
 #include "engine/step/groups.h"
@@ -343,6 +344,7 @@ struct Step::State {
       if (in_buckets) watch(&batch == &micro.back(), round++);
       const bool empty = !batch.targets.defined();
       losses.push_back(empty ? at::zeros_like(seed) : forward_backward(batch));
+      get_on();
       if (in_shards) {
         Tensors alone(parameters.size());
         if (!empty) collect(&alone, false);

@@ -3,8 +3,10 @@
 
 #include <ATen/ATen.h>
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -276,7 +278,7 @@ TEST(World, SumsSeveralAtATimeAndInLowPrecision) {
 }
 
 // The addresses that something listens at on this port: "0100007F" is 127.0.0.1.
-std::vector<std::string> listeners(uint16_t port) {
+std::vector<std::string> listeners(size_t port) {
   std::vector<std::string> found;
   for (const char* name : {"/proc/net/tcp", "/proc/net/tcp6"}) {
     std::ifstream rows(name);
@@ -291,14 +293,99 @@ std::vector<std::string> listeners(uint16_t port) {
   return found;
 }
 
+// Also where a rank knows nothing of its node, as when it is started by hand or in a pod of its
+// own.
 TEST(World, ListensAtTheJobsAddressOnly) {
-  const auto store = static_cast<uint16_t>(port() + 21);
-  const auto codes = processes(2, store, [&](const Place& place) {
-    auto world = open_world(place, {30});
-    if (listeners(store) != std::vector<std::string>{"0100007F"}) throw std::runtime_error("where");
-    world->barrier("looking");
+  const std::vector<std::string> v4{"0100007F"}, v6{"00000000000000000000000001000000"};
+  uint16_t store = static_cast<uint16_t>(port() + 21);
+  for (const auto& [address, knows_node] : {std::pair<std::string, bool>{"127.0.0.1", true},
+                                            {"127.0.0.1", false},
+                                            {"localhost", false},
+                                            {"::1", false}}) {
+    ++store;
+    const auto codes =
+        processes(2, store, [&, address = address, knows_node = knows_node](Place place) {
+          place.address = address;
+          if (!knows_node) place.local_rank = 0, place.local_size = 1;
+          auto world = open_world(place, {30});
+          if (const auto found = listeners(store); found != v4 && found != v6)
+            throw std::runtime_error(address);
+          world->barrier("looking");
+        });
+    EXPECT_EQ(codes, (std::vector<int>{0, 0})) << address << knows_node;
+  }
+}
+
+// Other programs at the port: rank 1 ends in time, and says what it heard.
+TEST(World, EndsInTimeWhereSomethingElseServesTheStoresPort) {
+  const std::string listen =
+      "import socket, sys\nserver = socket.create_server(('127.0.0.1', "
+      "int(sys.argv[1])), backlog=9)\n";
+  const std::vector<std::pair<std::string, std::string>> others{
+      {"", "nothing listens there"},
+      {listen + "all = [server.accept() for _ in range(99)]",
+       "something there takes connections and says nothing"},
+      {listen + "while True: server.accept()[0].sendall(b'SSH-2.0-none\\r\\n' * 99)",
+       "something else answers there: \"SSH-2.0-none\""},
+      {"import http.server, sys; sys.stderr = open('/dev/null', 'w'); "
+       "http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), "
+       "bind='127.0.0.1')",
+       "something else answers there: \"HTTP/1.0 200 OK\""}};
+  const auto first = static_cast<uint16_t>(port() + 31);
+  std::vector<pid_t> servers;
+  for (size_t i = 1; i < others.size(); ++i) {
+    const std::string at = std::to_string(first + i);
+    servers.push_back(fork());
+    if (servers.back() == 0) {
+      execlp("python3", "python3", "-c", others[i].first.c_str(), at.c_str(), nullptr);
+      _exit(127);
+    }
+    for (int patience = 0; patience < 30000 && listeners(first + i).empty(); ++patience)
+      usleep(1000);
+  }
+  testing::internal::CaptureStderr();
+  const auto begin = std::chrono::steady_clock::now();
+  const auto codes = processes(static_cast<int>(others.size()), first, [](Place place) {
+    place.port += place.rank;
+    place.rank = place.local_rank = 1, place.size = place.local_size = 2;
+    open_world(place, {.timeout_s = 1, .heartbeat_s = 0.5});
   });
-  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << text;
+  for (const pid_t server : servers) kill(server, SIGKILL), waitpid(server, nullptr, 0);
+  for (size_t i = 0; i < others.size(); ++i) {
+    EXPECT_EQ(codes[i], 6);
+    const std::string& said = others[i].second;
+    const std::string where = fmt::format("the store at 127.0.0.1:{}: ", first + i);
+    const size_t at = text.find("rank 1 cannot reach " + where);
+    ASSERT_NE(at, std::string::npos) << text;
+    EXPECT_NE(text.substr(at, text.find('\n', at) - at).find("; " + said), std::string::npos)
+        << text;
+    // what speaks by itself may be found out before
+    EXPECT_TRUE(text.find("rank 1 waits for " + where + said) != text.npos ||
+                said.find("SSH") != said.npos)
+        << text;
+  }
+}
+
+TEST(World, SaysWhoHasNotComeBeforeItsPatienceEnds) {
+  testing::internal::CaptureStderr();
+  const Counter met;
+  const auto codes = processes(3, static_cast<uint16_t>(port() + 41), [&](const Place& place) {
+    if (place.rank == 2) met.wait_for(1);
+    if (place.rank == 1) {
+      std::thread([&] {
+        usleep(500000);
+        met.add();
+      }).detach();
+    }
+    open_world(place, {.timeout_s = 60, .heartbeat_s = 0.1});
+  });
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0})) << said;
+  EXPECT_NE(said.find("after 0.1 s at start, of 3 ranks these have not come yet: "),
+            std::string::npos)
+      << said;
 }
 
 int connect_to(uint16_t port) {

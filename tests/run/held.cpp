@@ -28,7 +28,7 @@ bool is_held(const char* path) {
 void stand(const char* path) {
   if (!is_held(path)) return;
   syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, "held", O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
-  while (is_held(path)) usleep(1000);
+  while (is_held(path)) usleep(20000);
 }
 
 void stand_in(int fd) {

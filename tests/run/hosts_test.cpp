@@ -206,10 +206,11 @@ TEST_F(Hosts, EndInTimeWhenACutDoesNotHealAndGoOnLater) {
   EXPECT_EQ(fingerprint(scratch.file("cut")), of_one_rank());
 }
 
-// A switch that restarts, a firewall that forgets: connections end though every host is well.
-TEST_F(Hosts, EndAtOnceWhenConnectionsAreResetAndGoOnLater) {
+// A switch that restarts, a firewall that forgets: connections end though every host is well. Most
+// often all end at once; what Gloo does not hear of ends after the timeout.
+TEST_F(Hosts, EndInTimeWhenConnectionsAreResetAndGoOnLater) {
   const std::string longer = " --set training.max_steps=400";
-  const std::string words = "train small.yaml --run reset" + longer;
+  const std::string words = "train small.yaml --run reset --set parallelism.timeout=10s" + longer;
   Clock::time_point then;
   const Job job = run(words, [&] {
     wait_for_step("reset", 10);
@@ -217,7 +218,7 @@ TEST_F(Hosts, EndAtOnceWhenConnectionsAreResetAndGoOnLater) {
     reset(2);
   });
   EXPECT_EQ(job.codes, kAllRanks) << job.out;
-  EXPECT_LT(std::chrono::duration<double>(Clock::now() - then).count(), 5) << job.out;
+  EXPECT_LT(std::chrono::duration<double>(Clock::now() - then).count(), 20) << job.out;
   EXPECT_NE(job.out.find("rank 2"), std::string::npos) << job.out;
   EXPECT_EQ(run(words).codes, kAllDone);
   EXPECT_EQ(fingerprint(scratch.file("reset")), of_one_rank(longer));

@@ -70,8 +70,9 @@ class RankFaults : public ::testing::Test {
                        "  logical_shards: 4\n  heartbeat: 1s\n");
   }
   pid_t launch(int ranks, const std::string& run) {
-    return start_lehr({"launch", "-n", std::to_string(ranks), "small.yaml", "--run", run},
-                      scratch.path, scratch.file("log"));
+    started = start_lehr({"launch", "-n", std::to_string(ranks), "small.yaml", "--run", run},
+                         scratch.path, scratch.file("log"));
+    return started;
   }
   // the processes of the ranks of a launcher, by rank
   static std::vector<pid_t> ranks_of(pid_t launcher) {
@@ -98,12 +99,13 @@ class RankFaults : public ::testing::Test {
     return newest;
   }
   void wait_for_step(const std::string& run, int step) const {
-    ASSERT_TRUE(wait_for([&] { return newest_step(run) >= step; })) << log();
+    ASSERT_TRUE(wait_for([&] { return newest_step(run) >= step; }, 60, started)) << log();
   }
   // until the log says so; the seconds that it took
   double wait_until_said(const std::string& what) const {
     const auto begin = Clock::now();
-    EXPECT_TRUE(wait_for([&] { return log().find(what) != std::string::npos; })) << log();
+    EXPECT_TRUE(wait_for([&] { return log().find(what) != std::string::npos; }, 60, started))
+        << log();
     return seconds_since(begin);
   }
   // when the newest row of the run's metrics was written
@@ -117,6 +119,7 @@ class RankFaults : public ::testing::Test {
     EXPECT_EQ(lehr({"train", "small.yaml", "--run", "whole"}, scratch.path).code, 0);
     return fingerprint(scratch.file("whole"));
   }
+  pid_t started = 0;  // who is waited for
   Scratch scratch;
 };
 
@@ -264,10 +267,141 @@ TEST_F(RankFaults, AStoppedRankIsNamedWithinItsHeartbeatAndWoken) {
   EXPECT_EQ(wait_for(pid), 0) << scratch.read("log");
 }
 
+// Pictures, read anew for each sample, so that a file system that does not answer holds `load`.
+class Standstills : public RankFaults {
+ protected:
+  void SetUp() override {
+    const std::string dark(
+        "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08\x08\0\0\0\0\xe1\x64\xe1W\0\0\0\x0cIDATx"
+        "\xda\x63`\xa0\x0e\0\0\0H\0\x01\x10\x45\xef\xd2\0\0\0\0IEND\xae\x42`\x82",
+        69);
+    for (const char* name : {"dark", "other"}) {
+      make_folders(scratch.file(fmt::format("pictures/{}", name)));
+      for (int i = 0; i < 8; ++i) scratch.write(fmt::format("pictures/{}/{}.png", name, i), dark);
+    }
+    scratch.write("small.yaml", R"(model: {name: mlp, hidden: [4]}
+data: {source: image_folder, train_folder: pictures, image_size: 8, grey: true, threads: 1}
+training: {global_batch_size: 4, max_steps: 100000000, threads: 1}
+optimizer: {name: sgd, lr: 1e-3}
+checkpoint: {interval: 50}
+metrics: {log_interval: 10}
+validation: {interval: 0}
+parallelism: {heartbeat: 1s, timeout: 4s}
+export: {enabled: false}
+)");
+  }
+  // Started with these words and variables before the program; once it trains, `rank` is held where
+  // it opens a picture.
+  pid_t start(const std::string& words, const std::string& run) {
+    unlink(scratch.file("log").c_str());
+    unlink(scratch.file("held").c_str());
+    started = fork();
+    if (started == 0) {
+      const std::string line = fmt::format(
+          "cd {} && LD_PRELOAD={}/tests/libheld.so exec {} >> log 2>&1", scratch.path,
+          LEHR_BINARY_DIR, fmt::format(fmt::runtime(words), LEHR_BINARY_DIR "/lehr", run));
+      execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+      _exit(127);
+    }
+    return started;
+  }
+  void hold(int rank) const { scratch.write("hold", fmt::format(".png {}", rank)); }
+  void let_go() const { unlink(scratch.file("hold").c_str()); }
+};
+
+TEST_F(Standstills, OfOneProcessIsNamedAndEnds) {
+  const pid_t pid = start("{} train small.yaml --run {}", "alone");
+  wait_for_step("alone", 50);
+  hold(0);
+  wait_until_said("warning: training has been in `load` of step ");
+  let_go();
+  wait_until_said("warning: training goes on");
+  hold(0);
+  EXPECT_EQ(wait_for(pid, 60), 6) << log();
+  EXPECT_NE(log().find("error: training has been in `load` of step "), std::string::npos) << log();
+  EXPECT_NE(log().find("parallelism.timeout"), std::string::npos) << log();
+}
+
+TEST_F(Standstills, OfOneRankIsNamedEndedAndRestarted) {
+  for (const int ranks : {1, 2}) {
+    const std::string run = fmt::format("of{}", ranks);
+    const int victim = ranks - 1;
+    const pid_t pid = start(fmt::format("{{}} launch -n {} small.yaml --run {{}}", ranks), run);
+    wait_for_step(run, 50);
+    hold(victim);
+    wait_until_said(fmt::format("warning: rank {} has been in `load` of step ", victim));
+    wait_until_said(fmt::format("error: rank {} of {} has been in `load` of step ", victim, ranks));
+    let_go();
+    wait_until_said("continuing after step ");
+    EXPECT_NE(log().find("longer than parallelism.timeout, and was ended"), std::string::npos)
+        << log();
+    EXPECT_EQ(log().find(fmt::format("rank {} has been in", 1 - victim)), std::string::npos)
+        << log();
+    kill(pid, SIGTERM);
+    EXPECT_EQ(wait_for(pid, 60), 75) << log();
+  }
+}
+
+// As torchrun, srun and mpirun start them: nobody watches but each itself.
+TEST_F(Standstills, OfARankWithoutOurLauncherIsNamedAndEndsAll) {
+  const auto one = [&](int rank, int port) {
+    return start(
+        fmt::format("env RANK={0} LOCAL_RANK={0} WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 "
+                    "MASTER_ADDR=127.0.0.1 MASTER_PORT={1} {{}} train small.yaml --run {{}}",
+                    rank, port),
+        "both");
+  };
+  const int port = free_port();
+  const pid_t lead = one(0, port), other = one(1, port);
+  wait_for_step("both", 50);
+  hold(1);
+  wait_until_said("warning: rank 1 of 2 has been in `load` of step ");
+  EXPECT_EQ(wait_for(other, 60), 6) << log();
+  EXPECT_EQ(wait_for(lead, 60), 6) << log();
+  EXPECT_EQ(log().find("rank 0 of 2 has been in"), std::string::npos) << log();
+}
+
+TEST_F(Standstills, BeforeTheFirstStepIsNamedTooThoughLater) {
+  hold(0);
+  const pid_t pid = start("{} train small.yaml --set parallelism.heartbeat=0.2s --run {}", "start");
+  wait_until_said("warning: training has been in `start` for 2 s");
+  let_go();
+  wait_for_step("start", 50);
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait_for(pid, 60), 75) << log();
+}
+
+// The others end within seconds, but not while one of them writes what can still be used.
+TEST_F(RankFaults, ACheckpointThatIsBeingWrittenIsAwaitedAndOneThatWasCutIsNone) {
+  for (const int victim : {1, 0}) {
+    const std::string run = fmt::format("save{}", victim);
+    for (const char* name : {"log", "held"}) unlink(scratch.file(name).c_str());
+    scratch.write("hold", "/model.safetensors 0");
+    setenv("LD_PRELOAD", LEHR_BINARY_DIR "/tests/libheld.so", 1);
+    const pid_t pid = launch(2, run);
+    unsetenv("LD_PRELOAD");
+    ASSERT_TRUE(wait_for([&] { return file_exists(scratch.file("held")); }, 60, pid)) << log();
+    kill(ranks_of(pid).at(static_cast<size_t>(victim)), SIGKILL);
+    if (victim == 1) wait_until_said("rank 0 still writes a checkpoint, which is awaited");
+    if (victim == 0) wait_until_said("restarting all 2 ranks from the start");
+    unlink(scratch.file("hold").c_str());
+    EXPECT_EQ(wait_for(pid, 60), 0) << log();
+    EXPECT_EQ(log().find("continuing after step 10 ") != std::string::npos, victim == 1) << log();
+  }
+}
+
+TEST_F(RankFaults, DebuggingReachesTheRanks) {
+  const Outcome outcome = lehr({"--debug", "launch", "-n", "2", "small.yaml", "--set",
+                                "data.train_images=none", "--set", "job.max_restarts=0"},
+                               scratch.path);
+  EXPECT_NE(outcome.out.find(" was killed by SIGABRT"), std::string::npos) << outcome.out;
+}
+
 TEST_F(RankFaults, ASlowRankIsNamed) {
-  const pid_t pid = start_lehr({"launch", "-n", "2", "small.yaml", "--run", "slow", "--set",
-                                "training.max_steps=100000", "--set", "validation.interval=0"},
-                               scratch.path, scratch.file("log"));
+  const pid_t pid = started =
+      start_lehr({"launch", "-n", "2", "small.yaml", "--run", "slow", "--set",
+                  "training.max_steps=100000", "--set", "validation.interval=0"},
+                 scratch.path, scratch.file("log"));
   wait_for_step("slow", 10);
   // the processor is its own for a millisecond in six
   const pid_t slow = ranks_of(pid).at(1);
@@ -293,7 +427,7 @@ TEST_F(RankFaults, AKilledLauncherLeavesNobodyBehind) {
 
 TEST_F(RankFaults, ACrashLoopEnds) {
   write_small_recipe(scratch, 100000, 90000, "export:\n  enabled: false\n");
-  const pid_t pid = start_lehr(
+  const pid_t pid = started = start_lehr(
       {"launch", "-n", "2", "small.yaml", "--run", "loop", "--set", "validation.interval=0"},
       scratch.path, scratch.file("log"));
   for (int attempt = 0; attempt < 4; ++attempt) {
@@ -329,7 +463,7 @@ TEST_F(RankFaults, ASignalToOneRankStopsAllAtOneCheckpoint) {
 }
 
 TEST_F(RankFaults, ARunThatMayNotRestartEndsAtTheFirstFailure) {
-  const pid_t pid = start_lehr(
+  const pid_t pid = started = start_lehr(
       {"launch", "-n", "2", "small.yaml", "--run", "once", "--set", "job.max_restarts=0"},
       scratch.path, scratch.file("log"));
   wait_for_step("once", 10);

@@ -230,9 +230,12 @@ TEST_F(RanksRun, TellTheirLauncherWhatWasWrong) {
 }
 
 TEST_F(RanksRun, AreShownToBeEquivalent) {
-  const std::vector<std::string> words{
-      "equivalence", "small.yaml", "--ranks", "1,2",   "--accumulate",
-      "1,2",         "--steps",    "6",       "--set", "training.global_batch_size=16"};
+  const std::vector<std::string> words{"equivalence",  "small.yaml",
+                                       "--ranks",      "1,2",
+                                       "--accumulate", "1,2",
+                                       "--steps",      "6",
+                                       "--set",        "training.global_batch_size=16",
+                                       "--set",        "job.output_dir=proofs"};
   std::vector<std::string> plain = words;
   plain.insert(plain.end(), kNoNorm.begin(), kNoNorm.end());
   // a warm-up longer than these runs
@@ -241,6 +244,8 @@ TEST_F(RanksRun, AreShownToBeEquivalent) {
   const Outcome rounded = lehr(plain, scratch.path);
   EXPECT_EQ(rounded.code, 0) << rounded.out;
   EXPECT_EQ(rounded.out.find("MISSED"), std::string::npos) << rounded.out;
+  EXPECT_TRUE(file_exists(scratch.file("proofs")));
+  EXPECT_FALSE(file_exists(scratch.file("runs")));
   std::vector<std::string> fixed = words;
   fixed.insert(fixed.end(), kFixed.begin(), kFixed.end());
   const Outcome equal = lehr(fixed, scratch.path);

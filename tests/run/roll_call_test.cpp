@@ -94,11 +94,16 @@ TEST(RollCall, NamesARankOfAnotherBuild) {
   EXPECT_NE(report.problem_of(1, said), "") << report.out;
 }
 
+// Whatever a rank says beside it on stderr, stdout holds the report alone.
 TEST(RollCall, NamesASlowRank) {
-  const Report report =
-      report_of(shell("LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libslow_product.so " LEHR_BINARY_DIR
-                      "/lehr launch -n 3 doctor --json",
-                      "/"));
+  Scratch scratch;
+  const Outcome outcome =
+      shell("LD_PRELOAD=" LEHR_BINARY_DIR "/tests/libslow_product.so " LEHR_BINARY_DIR
+            "/lehr launch -n 3 doctor --json 2>errors",
+            scratch.path);
+  EXPECT_NE(scratch.read("errors").find("[rank 2] a product on stderr"), std::string::npos);
+  ASSERT_TRUE(Json::accept(outcome.out)) << outcome.out;
+  const Report report = report_of(outcome);
   EXPECT_EQ(report.code, 6) << report.out;
   EXPECT_NE(report.problem_of(2, kSlow), "") << report.out;
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -21,7 +22,8 @@ extern "C" at::Tensor& _ZN2at4_ops6mm_out4callERKNS_6TensorES4_RS2_(const at::Te
   const auto begin = std::chrono::steady_clock::now();
   at::Tensor& result = product(a, b, out);
   const char* rank = std::getenv("RANK");
-  if (rank && std::strcmp(rank, "2") == 0)
-    std::this_thread::sleep_for(11 * (std::chrono::steady_clock::now() - begin));
+  if (!rank || std::strcmp(rank, "2") != 0) return result;
+  std::fputs("a product on stderr\n", stderr);
+  std::this_thread::sleep_for(11 * (std::chrono::steady_clock::now() - begin));
   return result;
 }

@@ -2,8 +2,13 @@
 // launcher of ranks.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include <map>
 
 #include "engine/base/files.h"
 #include "tests/run/program.h"
@@ -96,6 +101,38 @@ TEST_F(Stop, BeforeTheFirstStepAndAfterTheLastItEndsAtOnce) {
       lehr({"train", "small.yaml", "--run", "run", "--set", "training.max_steps=2"}, scratch.path)
           .code,
       0);
+}
+
+// Whatever answers there, or nothing.
+TEST_F(Stop, WhoWaitsForTheStoreEndsAtOnce) {
+  for (const auto& [words, signal, code] :
+       {std::tuple<std::vector<std::string>, int, int>{{"train", "small.yaml"}, SIGTERM, 75},
+        {{"train", "small.yaml"}, SIGINT, 75},
+        {{"doctor"}, SIGINT, 130}}) {
+    const int silent = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in at{};
+    at.sin_family = AF_INET, at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    ASSERT_EQ(bind(silent, reinterpret_cast<sockaddr*>(&at), size), 0);
+    ASSERT_EQ(listen(silent, 9), 0);
+    getsockname(silent, reinterpret_cast<sockaddr*>(&at), &size);
+    const std::map<std::string, std::string> variables{
+        {"RANK", "1"},
+        {"LOCAL_RANK", "1"},
+        {"WORLD_SIZE", "2"},
+        {"LOCAL_WORLD_SIZE", "2"},
+        {"MASTER_ADDR", "127.0.0.1"},
+        {"MASTER_PORT", std::to_string(ntohs(at.sin_port))}};
+    for (const auto& [name, value] : variables) setenv(name.c_str(), value.c_str(), 1);
+    const pid_t pid = start(words);
+    for (const auto& [name, value] : variables) unsetenv(name.c_str());
+    pollfd caller{silent, POLLIN, 0};
+    ASSERT_EQ(poll(&caller, 1, 60000), 1) << log();
+    const int connection = accept(silent, nullptr, nullptr);
+    kill(pid, signal);
+    EXPECT_EQ(wait_for(pid, 20), code) << words[0] << log();
+    close(connection), close(silent);
+  }
 }
 
 // Wrappers hand on to a process of their own group what the terminal has sent it already.

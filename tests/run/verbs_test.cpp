@@ -175,6 +175,7 @@ TEST_F(Verbs, ResumeTestProvesTheUsersOwnRecipe) {
                          "checkpoint.interval=5", "--set", "job.output_dir=proofs"},
                         scratch->path);
   EXPECT_EQ(proved.code, 0) << proved.out;
+  EXPECT_TRUE(file_exists(scratch->file("proofs")));
   EXPECT_NE(proved.out.find("equal:"), std::string::npos) << proved.out;
   EXPECT_TRUE(file_exists(scratch->file("proofs")));
 }

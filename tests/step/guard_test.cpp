@@ -8,6 +8,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
+#include "engine/step/culprit.h"
 #include "engine/step/step.h"
 #include "tests/step/toy.h"
 
@@ -77,6 +78,37 @@ TEST(Guard, NamesTheLargestLossWhenBatchStatisticsOverflow) {
   EXPECT_NE(message.find("for sample 105 of epoch 0 (micro-batch 0, position 5)"),
             std::string::npos)
       << message;
+}
+
+// Whose second sample has such a loss as it is packed, and not as one document.
+class Packed : public models::LanguageModel {
+ public:
+  Packed() { table_ = add_parameter("table", toy::uniform({3, 4}, 1)); }
+  at::Tensor hidden(const Input& input) override {
+    at::Tensor states = at::embedding(table_, input.ids);
+    if (input.segments.defined())
+      states = states + at::where(input.segments.gt(0), kNan, 0.F).unsqueeze(-1);
+    return states;
+  }
+  at::Tensor head() const override { return table_; }
+  int64_t vocabulary() const override { return 3; }
+  int64_t longest() const override { return 8; }
+
+ private:
+  at::Tensor table_;
+};
+
+TEST(Guard, NamesTheSampleWithSuchALossAmongItsDocuments) {
+  Packed model;
+  Batch batch;
+  batch.inputs = at::tensor({0, 1, 2, 0, 1, 2}, at::kLong).view({3, 2});
+  batch.targets = batch.inputs;
+  batch.segments = at::tensor({0, 0, 0, 1, 0, 0}, at::kLong).view({3, 2});
+  batch.samples = {7, 8, 9};
+  const auto loss = make_loss({.name = "cross_entropy"});
+  const Culprit culprit = find_culprit({model, *loss, {batch}, {}, {}, {}});
+  EXPECT_EQ(culprit.text,
+            "the loss is not finite for sample 8 of epoch 0 (micro-batch 0, position 1)");
 }
 
 TEST(Guard, NamesTheSampleWithSuchATarget) {
