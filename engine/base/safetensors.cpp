@@ -23,6 +23,7 @@ namespace lehr {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as in the reference implementation
+constexpr const char* kAgain = "Copy or download it again.";
 
 // of every dtype that the format has, those included that nothing of ours writes
 uint64_t dtype_bits(const std::string& dtype) {
@@ -197,7 +198,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   if (size_ >= 8) map_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
   int error = errno;
   ::close(fd);
-  if (size_ < 8) throw Error(Code::kCheckpoint, "is too short or no file: not safetensors", path);
+  if (size_ < 8)
+    throw Error(Code::kCheckpoint, "is too short or no file: not safetensors", path, kAgain);
   if (map_ == MAP_FAILED)
     throw Error(Code::kCheckpoint, fmt::format("cannot map: {}", std::strerror(error)), path);
   try {
@@ -217,7 +219,7 @@ void SafetensorsFile::parse() {
     if (head.starts_with("<"))
       throw Error(Code::kCheckpoint, "is a page of the web, not safetensors", path_,
                   "Download the file itself.");
-    throw Error(Code::kCheckpoint, "damaged or not safetensors: " + why, path_);
+    throw Error(Code::kCheckpoint, "damaged or not safetensors: " + why, path_, kAgain);
   };
   const unsigned char* bytes = static_cast<const unsigned char*>(map_);
   uint64_t header_bytes = 0;

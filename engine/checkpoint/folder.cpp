@@ -204,8 +204,9 @@ Section CheckpointFields::section() {
       .unit("steps")
       .free_to_change();
   d.field("resume", &F::resume,
-          "auto continues from the run's newest checkpoint that verifies, never starts anew, the "
-          "path of a run or checkpoint is where a run without checkpoints of its own begins.")
+          "auto continues from the run's newest checkpoint that verifies, never begins a new run "
+          "as --fresh does, the path of a run or checkpoint is where a run without checkpoints of "
+          "its own begins.")
       .synonyms({"resume_from_checkpoint", "auto_resume_from_checkpoints", "autoresume",
                  "load_path", "ckpt_path", "load_step"})
       .free_to_change();

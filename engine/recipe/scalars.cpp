@@ -229,7 +229,7 @@ bool check_limits(const Field& field, const Node& node, const Value& value, bool
              choices_meant(*text, list)};
     return false;
   }
-  if (!field.minimum && !field.maximum) return true;
+  if (stored || (!field.minimum && !field.maximum)) return true;
   double number = as_number(value);
   bool low = field.minimum &&
              (field.exclusive_minimum ? number <= *field.minimum : number < *field.minimum);

@@ -11,7 +11,8 @@
 namespace lehr::recipe {
 
 // `node` as `field` declares: type, range, choices, units, names. nullopt after a mistake for `key`
-// was added. `stored`: by a release that knew nothing of units and names, so these are not asked.
+// was added. `stored`: by a release that may have known other units, names and ranges, so these are
+// not asked.
 std::optional<Value> read_value(const Field& field, const std::string& key, const Node& node,
                                 Mistakes& mistakes, bool stored = false);
 

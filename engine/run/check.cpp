@@ -14,6 +14,7 @@
 #include <optional>
 #include <thread>
 
+#include "engine/base/cores.h"
 #include "engine/base/error.h"
 #include "engine/base/log.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -57,7 +58,7 @@ static StringList load_all(const data::Dataset& set, data::Split split, track::T
   StringList errors;
   std::mutex mutex;
   std::condition_variable ended;
-  size_t working = std::max(1u, std::thread::hardware_concurrency());
+  size_t working = static_cast<size_t>(usable_cores());
   const auto work = [&] {
     Batch one = set.allocate(1);
     for (int64_t sample; (sample = next++) < size;) try {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 
 #include "engine/base/error.h"
 #include "engine/base/pulse.h"
@@ -130,10 +131,23 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   data::Loader loader(parts.dataset, options);
   auto all = recipe_metrics(parts.recipe, parts.dataset->info());
   const data::DataInfo& info = parts.dataset->info();
-  Stopping stopping(world, stop);
   Evaluation evaluation;
+  const std::function<bool()> ask = [&] { return evaluation.error || stop(); };
+  Stopping stopping(world, stop ? ask : nullptr);
+  // the data's errors stop an evaluation as `stop` does
+  const auto keep_error = [&](const auto& work) {
+    try {
+      work();
+    } catch (...) {
+      if (!stop) throw;
+      evaluation.error = std::current_exception();
+    }
+  };
   double loss = 0, weight = 0, bytes = 0;
-  for (data::StepBatch batch = loader.next(); batch.samples > 0; batch = loader.next()) {
+  for (int64_t left = loader.steps_per_epoch(); left > 0; --left) {
+    data::StepBatch batch;
+    // a rank that has one still meets the others before their batches
+    if (!evaluation.error) keep_error([&] { batch = loader.next(); });
     if (stopping.now()) {
       evaluation.stopped = true;
       return evaluation;
@@ -153,13 +167,18 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
       for (auto& metric : all) metric->update(scores, targets);
     }
   }
+  double errors = evaluation.error ? 1 : 0;
   if (world.size() > 1) {
-    at::Tensor sums =
-        at::tensor({loss, weight, static_cast<double>(evaluation.samples), bytes}, at::kDouble);
+    at::Tensor sums = at::tensor(
+        {loss, weight, static_cast<double>(evaluation.samples), bytes, errors}, at::kDouble);
     world.sum(sums);
     const double* total = sums.const_data_ptr<double>();
     loss = total[0], weight = total[1], evaluation.samples = static_cast<int64_t>(total[2]);
-    bytes = total[3];
+    bytes = total[3], errors = total[4];
+  }
+  evaluation.stopped = errors > 0;
+  if (evaluation.stopped) return evaluation;
+  if (world.size() > 1) {
     auto merged = recipe_metrics(parts.recipe, parts.dataset->info());
     for (size_t m = 0; m < all.size(); ++m)
       for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
@@ -169,8 +188,12 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
         if (!own.empty()) evaluation.non_finite = own;
   }
   evaluation.bad_samples = parts.dataset->size(split) - evaluation.samples;
-  check_bad_samples(parts, evaluation.bad_samples,
-                    fmt::format("the {} set", data::to_string(split)));
+  keep_error([&] {
+    check_bad_samples(parts, evaluation.bad_samples,
+                      fmt::format("the {} set", data::to_string(split)));
+  });
+  evaluation.stopped = evaluation.error != nullptr;
+  if (evaluation.stopped) return evaluation;
   if (!evaluation.non_finite.empty())
     evaluation.non_finite += fmt::format(" of the {} split", data::to_string(split));
   evaluation.results.push_back(weight > 0 ? number("loss", loss / weight)

@@ -1,6 +1,7 @@
 // Runs a model over one split in eval mode, fp32, and gives the loss and the recipe's metrics.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -22,8 +23,9 @@ struct Evaluation {
   int64_t bad_samples = 0;  // left out
   int64_t predicted = 0;    // of text: tokens that count
   double seconds = 0;
-  bool stopped = false;    // before its end: there are no results
-  std::string non_finite;  // the first sample whose loss is not, where one is not
+  bool stopped = false;      // before its end: there are no results
+  std::exception_ptr error;  // of the data on this rank, which stopped it
+  std::string non_finite;    // the first sample whose loss is not, where one is not
   std::optional<double> value(const std::string& name) const;
 };
 
@@ -41,7 +43,7 @@ StringList text_results();  // of an evaluation of text
 
 // With several ranks, each takes its share of every batch, and all end with the numbers of one.
 // `stop` is asked between batches; over ranks about once a second, and all stop where one is told
-// to.
+// to, or where the data of one have an error; without it that error is thrown.
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
                     DeviceRuntime* device, dist::World& world = dist::single(),
                     const std::function<bool()>& stop = {});

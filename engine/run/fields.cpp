@@ -67,6 +67,7 @@ Section TrainingFields::section() {
   d.field("max_time", &TrainingFields::max_time,
           "Training ends for good after this time, counted over all invocations.")
       .units(kTime)
+      .above(0)
       .free_to_change();
   d.field("device", &TrainingFields::device, "Where to train; auto takes a GPU when there is one.")
       .choices(device_names())

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
@@ -53,6 +54,9 @@ static NamedTensors weights_of(const models::Model& model) {
 
 checkpoint::Loaded load_from(const std::string& path) {
   if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
+  if (std::filesystem::is_regular_file(path))
+    throw Error(Code::kCheckpoint, "is a file, and a folder is wanted", path,
+                "name the folder that it lies in");
   const std::string inside = join_path(path, "checkpoints");
   auto loaded = checkpoint::newest(file_exists(inside) ? inside : path,
                                    [](const std::string& text) { log_warning(text); });

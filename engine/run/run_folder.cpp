@@ -71,11 +71,14 @@ std::string unfinished(const std::string& path, const std::vector<recipe::Differ
 }  // namespace
 
 RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& request) {
+  const bool never = recipe.get<checkpoint::CheckpointFields>().resume == "never";
+  const bool fresh = (request.fresh || never) && !request.again;
   if (!request.run.empty()) {
     RunFolder folder = enter(request.run, make_new_folder(request.run));
-    if (folder.resumes && request.fresh)
+    if (folder.resumes && fresh)
       throw Error(Code::kUsage, "this folder holds a run already", request.run,
-                  "leave --fresh out to continue it, or name another folder");
+                  never ? "add --set checkpoint.resume=auto to continue it, or name another folder"
+                        : "leave --fresh out to continue it, or name another folder");
     return folder;
   }
   const auto job = recipe.get<JobFields>();
@@ -98,7 +101,7 @@ RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& r
   }
   std::sort(known.rbegin(), known.rend());
   std::string note;
-  if (!request.fresh) {
+  if (!fresh) {
     std::string done;
     for (const auto& [number, path] : known) {
       const auto changes = changes_of(path, recipe);

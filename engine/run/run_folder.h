@@ -12,6 +12,7 @@ namespace lehr::run {
 struct FolderRequest {
   std::string run;     // --run DIR, or "" to choose
   bool fresh = false;  // --fresh: always begin
+  bool again = false;  // ranks that a launcher starts again go on with the run that they began
 };
 
 struct RunFolder {
@@ -29,7 +30,8 @@ struct RunFolder {
 // Without `run`: the newest unfinished run whose recipe is the same but for fields that are free to
 // change continues; a finished one of the very same recipe is returned as finished; else
 // <output_dir>/<name>-<n> begins, with a number that nobody else takes. Throws Error{kUsage} when
-// another process works in it, or when --fresh names a folder that holds a run.
+// another process works in it, or when --fresh, or checkpoint.resume: never, which means the same,
+// names a folder that holds a run.
 RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& request);
 // Takes the folder of a run away again that was made here and refused before it began.
 void leave_nothing(RunFolder& folder);

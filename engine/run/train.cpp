@@ -94,6 +94,7 @@ class Training {
   void count_bad(const data::StepBatch& batch, const step::StepReport& report);
   void end_with_data_error();
   std::string facts_to_save() const;
+  std::string command_that_continues() const;
   Code finish();
 
   bool is_lead() const { return world_->is_lead(); }
@@ -181,7 +182,10 @@ void Training::open() {
   const int64_t threads = settle_numerics(training, place_.local_size);
   check_contradictions(recipe, place_.size);
   open_world(recipe);
-  if (is_lead()) folder_ = choose_run_folder(recipe, request_.folder);
+  FolderRequest which = request_.folder;
+  // under `lehr launch` the folder of what has begun is named
+  which.again = place_.attempt != "0" && (place_.launcher != "lehr launch" || !which.run.empty());
+  if (is_lead()) folder_ = choose_run_folder(recipe, which);
   folder_.path = world_->broadcast_text(folder_.path);
   if (is_lead()) tell_launcher_folder(folder_.path);
   folder_.finished = world_->any(folder_.finished);
@@ -288,11 +292,12 @@ void Training::restore_or_start() {
   const auto fields = recipe.get<checkpoint::CheckpointFields>();
   std::optional<checkpoint::Loaded> loaded;
   std::string newest;
-  if (is_lead() && fields.resume != "never") {
+  if (is_lead()) {
     loaded = checkpoint::claim_newest(folder_.checkpoints(), *folder_.lock,
                                       [](const std::string& problem) { log_warning(problem); });
     // a path is where a run begins; what it saved itself since comes first
-    if (!loaded && fields.resume != "auto") loaded = load_from(fields.resume);
+    if (!loaded && fields.resume != "auto" && fields.resume != "never")
+      loaded = load_from(fields.resume);
     if (loaded) newest = loaded->path;
   }
   // which one, the lead alone decides
@@ -521,6 +526,7 @@ void Training::loop() {
 void Training::count_bad(const data::StepBatch& batch, const step::StepReport& report) {
   if (batch.position % parts_->plan.samples_per_epoch == 0) progress_.bad_samples = 0;
   progress_.bad_samples += batch.samples - report.samples;
+  if (progress_.bad_samples == 0) return;
   progress_.most_bad_samples = std::max(progress_.most_bad_samples, progress_.bad_samples);
   try {
     check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
@@ -607,6 +613,7 @@ bool Training::evaluate_now() {
   });
   progress_.evaluation_cut = evaluation.stopped;
   if (evaluation.stopped) {
+    if (evaluation.error) data_error_ = evaluation.error;
     stop_ = why_stop();
     if (!stop_) stop_ = "another rank";
     return false;
@@ -701,6 +708,12 @@ std::string Training::facts_to_save() const {
   return facts_json(stored, around_, step_->scalars(), parts_->recipe.folder(), folder_.path);
 }
 
+std::string Training::command_that_continues() const {
+  if (parts_->recipe.get<checkpoint::CheckpointFields>().resume == "never")
+    return fmt::format("With --run {} --set checkpoint.resume=auto the same command", folder_.path);
+  return request_.folder.fresh ? "Without --fresh the same command" : "The same command";
+}
+
 // The newest checkpoint was written before the evaluation of its step: it is told what that gave.
 void Training::restate() {
   if (!is_lead() || saved_step_ != progress_.step || progress_.evaluated_step != progress_.step)
@@ -727,9 +740,9 @@ Code Training::finish() {
     if (const char* signal = stop_requested()) stop_ = signal;
     end_with_data_error();
     stop_is_served();
-    terminal_.print(fmt::format(
-        "stopped by {} after step {}; everything is saved in {}. The same command continues.",
-        stop_, progress_.step, folder_.path));
+    terminal_.print(
+        fmt::format("stopped by {} after step {}; everything is saved in {}. {} continues.", stop_,
+                    progress_.step, folder_.path, command_that_continues()));
     return Code::kStopped;
   }
   check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
@@ -739,8 +752,8 @@ Code Training::finish() {
     throw Error(Code::kNonFinite,
                 fmt::format("each of the {} steps was skipped, so nothing was trained", skipped),
                 folder_.path, "the warnings above name what was not finite: mend that");
-  const LeaveWhenAsked finishing(
-      " after the last step, which is saved. The same command evaluates and exports.");
+  const LeaveWhenAsked finishing(" after the last step, which is saved. " +
+                                 command_that_continues() + " evaluates and exports.");
   const auto span = phase("finish");
   compare_with_replay();
   // under training.kernels: check

@@ -62,13 +62,15 @@ std::optional<int64_t> most_left_out(const recipe::Recipe& recipe, const std::st
 void take_images(const data::RawImages& images, std::optional<int64_t> most, Input& input) {
   for (const auto& line : images.passed_over()) log_warning(line);
   input.rows = images.size();
-  data::RawImages::LeaveOut leave_out;
-  if (most)
-    leave_out = [&input, most = *most](int64_t image, const data::BadPicture& why) {
-      input.left_out.push_back(image);
-      data::check_bad_samples(static_cast<int64_t>(input.left_out.size()), most, "the input");
-      log_warning(fmt::format("left out: {}", why.what()));
-    };
+  const auto leave_out = [&input, most](int64_t image, const data::BadPicture& why) {
+    if (!most)
+      throw Error(why.code(), why.message(), why.where(),
+                  (why.hint().empty() ? "" : why.hint() + "\n  ") +
+                      "--bad-samples skip goes on without it.");
+    input.left_out.push_back(image);
+    data::check_bad_samples(static_cast<int64_t>(input.left_out.size()), *most, "the input");
+    log_warning(fmt::format("left out: {}", why.what()));
+  };
   input.read = [&images, leave_out](int64_t begin, int64_t end) {
     data::RawBatch part;
     part.images = images.read(begin, end, leave_out);
@@ -155,7 +157,7 @@ void predict(const std::string& path, const std::vector<std::string>& files,
   write_file_durably(output, csv);
   terminal.print(fmt::format(
       "{} samples{}: {}", scores.size(0),
-      input.left_out.empty() ? "" : fmt::format(", {} bad ones left out", input.left_out.size()),
+      input.left_out.empty() ? "" : fmt::format(", {} left out as bad", input.left_out.size()),
       output));
 }
 

@@ -184,6 +184,7 @@ Section ParallelismFields::section() {
        "How long a rank waits for the store and for the others before it gives up and names who is "
        "missing, and how long it may stand still before it is ended.")
       .units(kTime)
+      .above(0)
       .synonyms({"init_timeout_seconds", "train_timeout_seconds", "dist_timeout", "ddp_timeout"})
       .free_to_change();
   d.field("heartbeat", &F::heartbeat,
@@ -191,6 +192,7 @@ Section ParallelismFields::section() {
           "rank be waited for, before that is said. Under `lehr launch` one that does not run at "
           "all is woken then, and ended if it does not wake.")
       .units(kTime)
+      .above(0)
       .free_to_change();
   return d.section();
 }

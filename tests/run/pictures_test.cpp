@@ -175,6 +175,7 @@ TEST_F(Pictures, BadOnesAreLeftOutEverywhereWhereTheRecipeSaysSo) {
   const Outcome predicted = run(
       {"predict", "run/artefact", "--input", "test", "--output", "q.csv", "--bad-samples", "stop"});
   EXPECT_EQ(predicted.code, 4) << predicted.out;
+  EXPECT_NE(predicted.out.find("--bad-samples skip"), std::string::npos) << predicted.out;
   EXPECT_FALSE(file_exists(scratch.file("q.csv")));
 }
 
@@ -253,6 +254,33 @@ TEST_F(BadPicture, InTrainingLosesNothing) {
       if (ranks > 1) all->back().erase("validation.loss");  // which ranks sum in another order
     EXPECT_EQ(now, then);
     EXPECT_EQ(parsed(folder + "/finished.json")["bad_samples"], json({{"train", 1}}));
+  }
+}
+
+TEST_F(BadPicture, InAnEvaluationLosesNothing) {
+  damage("val/right/23.png");  // of the last batch, which of two ranks the second has
+  const auto with = [](std::vector<std::string> fields) {
+    fields.insert(fields.end(), {"parallelism.reduction=fixed_order",
+                                 "parallelism.logical_shards=4", "validation.batch_size=5"});
+    return fields;
+  };
+  const std::string skip = "data.bad_samples=skip";
+  ASSERT_EQ(train("whole", with({skip})).code, 0);
+  const std::vector<std::string> stop, few{skip, "data.max_bad_samples=0"};
+  for (const auto& [ranks, fields] : {std::pair{1, stop}, {2, stop}, {2, few}}) {
+    const std::string folder = "cut" + std::to_string(ranks) + std::to_string(fields.size());
+    for (int again = 0; again < (ranks == 1 ? 2 : 1); ++again) {
+      const Outcome cut = train(folder, with(fields), ranks);
+      EXPECT_EQ(cut.code, 4) << cut.out;
+      for (const char* part :
+           {"stopped after step 6; everything is saved",
+            fields.empty() ? "val/right/23.png at byte 0" : "1 bad samples in the validation set"})
+        EXPECT_NE(cut.out.find(part), std::string::npos) << part << cut.out;
+      EXPECT_EQ(saved(folder), 6);
+    }
+    const Outcome rest = train(folder, with({skip}), ranks);
+    ASSERT_EQ(rest.code, 0) << rest.out;
+    EXPECT_EQ(fingerprint(scratch.file(folder)), fingerprint(scratch.file("whole"))) << folder;
   }
 }
 

@@ -65,6 +65,31 @@ TEST_F(RunFolders, NameTheUnfinishedRunThatDiffersWhenAnotherBegins) {
   expect(cut({}), 75, {"runs/small-9 is a link that leads nowhere", "runs/small-10: continuing"});
 }
 
+// `never` in a recipe is --fresh; what was begun by either goes on in its own folder.
+TEST_F(RunFolders, ThatBeginAnewNameTheCommandThatContinues) {
+  const std::string never = "checkpoint.resume=never";
+  expect(cut({}, {"--fresh"}), 75, {"small-1: beginning", "Without --fresh the same command"});
+  expect(cut({}), 75, {"small-1: continuing after step 1", ". The same command continues."});
+  for (const char* folder : {"small-2", "small-3"})
+    expect(cut({never}), 75,
+           {std::string(folder) + ": beginning",
+            std::string("With --run runs/") + folder + " --set checkpoint.resume=auto the same"});
+  for (const auto& [more, remedy] :
+       {std::pair{Names{}, "checkpoint.resume=auto"}, {Names{"--fresh"}, "another folder"}}) {
+    auto words = more;
+    words.insert(words.end(), {"--run", "runs/small-3"});
+    expect(cut({never}, words), 2, {"runs/small-3: this folder holds a run already", remedy});
+  }
+  expect(cut({"checkpoint.resume=auto"}, {"--run", "runs/small-3"}), 75, {"after step 1"});
+  // ranks that a launcher starts again
+  const std::string again =
+      "env RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=127.0.0.1 "
+      "MASTER_PORT=1 TORCHELASTIC_RUN_ID=x TORCHELASTIC_RESTART_COUNT=1 " LEHR_BINARY_DIR
+      "/lehr train small.yaml --set job.time_limit=0.001s --fresh --set " +
+      never;
+  expect(shell(again, scratch.path), 75, {"small-3: continuing after step 2"});
+}
+
 TEST_F(RunFolders, LieBelowOneAnotherByTheirNames) {
   for (const char* lr : {"optimizer.lr=1e-3", "optimizer.lr=2e-3"})
     expect(cut({"job.name=exp/lr", lr}, {"--fresh"}), 75, {": beginning"});
