@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -18,6 +19,8 @@
 
 namespace lehr {
 namespace {
+
+constexpr size_t kPiece = 64 << 20;
 
 std::string hex(const unsigned char* bytes, size_t n) {
   static const char* digits = "0123456789abcdef";
@@ -36,6 +39,15 @@ std::string hex(XXH128_hash_t hash) {
   return hex(canonical.digest, sizeof canonical.digest);
 }
 
+// Memory may be a mapped file, which comes as slowly as its disk gives it.
+template <class Piece>
+void in_pieces(const void* data, size_t bytes, Piece piece) {
+  for (size_t done = 0; done < bytes; done += kPiece) {
+    piece(static_cast<const char*>(data) + done, std::min(kPiece, bytes - done));
+    get_on();
+  }
+}
+
 template <class Chunk>
 void read_chunks(const std::string& path, Chunk chunk) {
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -51,7 +63,6 @@ void read_chunks(const std::string& path, Chunk chunk) {
     }
     if (n == 0) break;
     chunk(buffer.data(), static_cast<size_t>(n));
-    get_on();
   }
   ::close(fd);
 }
@@ -59,7 +70,10 @@ void read_chunks(const std::string& path, Chunk chunk) {
 struct Sha256 {
   std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context{EVP_MD_CTX_new(), EVP_MD_CTX_free};
   Sha256() { EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr); }
-  void update(const void* data, size_t bytes) { EVP_DigestUpdate(context.get(), data, bytes); }
+  void update(const void* data, size_t bytes) {
+    in_pieces(data, bytes,
+              [this](const char* piece, size_t n) { EVP_DigestUpdate(context.get(), piece, n); });
+  }
   std::string digest() {
     unsigned char out[32];
     unsigned int n = 0;
@@ -70,7 +84,12 @@ struct Sha256 {
 
 }  // namespace
 
-std::string xxh3_128(const void* data, size_t bytes) { return hex(XXH3_128bits(data, bytes)); }
+std::string xxh3_128(const void* data, size_t bytes) {
+  if (bytes <= kPiece) return hex(XXH3_128bits(data, bytes));
+  Xxh3 hash;
+  hash.update(data, bytes);
+  return hash.digest();
+}
 
 std::string sha256(std::string_view text) {
   Sha256 sha;
@@ -84,7 +103,9 @@ Xxh3::Xxh3() : state_(XXH3_createState()) {
 }
 Xxh3::~Xxh3() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
 void Xxh3::update(const void* data, size_t bytes) {
-  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+  in_pieces(data, bytes, [this](const char* piece, size_t n) {
+    XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), piece, n);
+  });
 }
 std::string Xxh3::digest() const {
   return hex(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));

@@ -105,9 +105,8 @@ void enter_phase(const char* name, int64_t step) {
 }
 
 void get_on() {
-  if (signs.phase == 0) return;
-  signs.sign();
-  if (is_main || shown->phase == signs.phase) ++shown->moves;
+  if (signs.phase != 0) signs.sign();
+  if (is_main || signs.phase == 0 || shown->phase == signs.phase) ++shown->moves;
 }
 
 WorkFor::WorkFor(const char* phase) { signs.begin(packed(phase)); }

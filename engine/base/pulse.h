@@ -35,7 +35,8 @@ bool pulse_is_shared();
 // The main thread enters a phase, "load" or "step", of the step under way or the last one done.
 void enter_phase(const char* name, int64_t step);
 // A sign within a phase: a batch, a piece of a file. Of the main thread; from others while it is in
-// the phase that they work for.
+// the phase that they work for, or, where they have said none, always: they load ahead of it, and
+// end soon where it stands.
 void get_on();
 
 // What this thread does until the object goes is for a phase of the main one, which waits for it at

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "engine/base/error.h"
+#include "engine/base/pulse.h"
 #include "engine/data/picture_kind.h"
 
 namespace lehr::data {
@@ -104,6 +105,7 @@ class Walk {
   std::vector<std::string> enter(const std::string& name, size_t cls) {
     std::vector<std::string> inside;
     for (const auto& entry : fs::directory_iterator(folder_ + "/" + name)) {
+      get_on();
       const std::string own = entry.path().filename().string();
       const std::string full = name.empty() ? own : name + "/" + own;
       std::error_code none;

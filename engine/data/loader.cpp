@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "engine/base/error.h"
+#include "engine/base/pulse.h"
 #include "engine/data/fields.h"
 #include "engine/data/order.h"
 
@@ -175,6 +176,7 @@ struct Loader::State {
       dataset->fill(options.split, samples.data(), 0, n, options.augment, options.seed, place.epoch,
                     batch);
       close_ranks(batch);
+      get_on();
       if (batch.size() == 0) {  // its shard is empty, as of a step that is too short
         if (options.shards > 0) step.micro.emplace_back();
         return;

@@ -348,7 +348,7 @@ Session::Session(const Place& place, Milliseconds timeout, Milliseconds heartbea
       require_own_job(*store, place);
       return std::pair(store, store->clone());
     };
-    const auto [server, own] = in_time(timeout_ + kPatience, connect, heartbeat_, [&] {
+    const auto [server, own] = in_time(timeout_, connect, heartbeat_, [&] {
       log_warning(fmt::format("rank {} waits for the store at {}:{}: {}", place.rank, place.address,
                               place.port, heard_at(place)));
     });

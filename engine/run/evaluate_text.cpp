@@ -6,6 +6,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/log.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/fields.h"
 #include "engine/data/test_text.h"
@@ -68,6 +69,7 @@ void evaluate_text(const std::string& path, const std::vector<std::string>& file
   checkpoint::restore(SafetensorsFile(join_path(path, artefact::kWeightsName)), weights);
 
   const Evaluation evaluation = evaluate(*model, parts, data::Split::kTest, nullptr);
+  if (!evaluation.non_finite.empty()) log_warning(evaluation.non_finite);
   json figures = {{"tokens", evaluation.predicted}};
   std::vector<std::vector<std::string>> rows;
   for (const auto& result : evaluation.results) {

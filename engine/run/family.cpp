@@ -134,6 +134,7 @@ pid_t Family::start_one(const std::vector<std::string>& words,
         if (fd >= 0) ::close(fd);
       for (const int fd : relay_.fds()) ::close(fd);
       for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+      ::unsetenv("TORCHELASTIC_ERROR_FILE");  // of the launcher, which says for all what it was
       ::prctl(PR_SET_NAME, ("lehr rank " + variables.at("RANK")).c_str());
       show_pulse_in(&pulses_.of(rank));
       std::exit(program_(words));

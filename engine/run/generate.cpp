@@ -58,6 +58,10 @@ int64_t Generator::next(const std::vector<int64_t>& tokens) {
   const at::Tensor ids = at::tensor(at::ArrayRef<int64_t>(tokens).slice(begin)).unsqueeze(0);
   const at::Tensor last = model_.hidden({ids, {}, &cache_}).select(1, -1);  // [1, D]
   at::Tensor logits = at::linear(last, model_.head().slice(0, 0, model_.vocabulary()));
+  if (!at::isfinite(logits).all().item<bool>())
+    throw Error(Code::kNonFinite,
+                fmt::format("after {} tokens the model's output is not finite", size), "",
+                "an earlier checkpoint may be sound");
   if (mask_.defined()) logits = logits + mask_;
   seen_ = tokens.size();
   return artefact::sample(logits, artefact::draws(sampling_.seed, size, 1), sampling_)

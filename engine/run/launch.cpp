@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "engine/base/files.h"
+#include "engine/base/leave.h"
 #include "engine/base/pulse.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/run/family.h"
@@ -51,7 +52,10 @@ Code launch(const LaunchRequest& request, track::Terminal& terminal) {
     family.start(words, attempt);
     const Family::End end = family.run();
     if (end.cause.empty()) return end.code;
-    if (!end.curable || stop_requested()) return end.code;
+    if (!end.curable || stop_requested()) {
+      tell_launcher(end.cause);
+      return end.code;
+    }
     const int64_t now = newest_step(pulses.of(0).folder);
     fruitless = now > committed ? 1 : fruitless + 1;
     committed = std::max(committed, now);
@@ -78,7 +82,9 @@ Code launch_once(const Program& program, int ranks, const std::vector<std::strin
   {
     Family family(program, pulses, relay, ranks, {});
     family.start(words, 0);
-    code = family.run().code;
+    const Family::End end = family.run();
+    code = end.code;
+    if (!end.cause.empty()) tell_launcher(end.cause);
   }
   if (const int signal =
           stop_signal()) {  // there is nothing to save: as if it had not been handled

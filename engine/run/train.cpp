@@ -493,6 +493,7 @@ void Training::loop() {
   starting_.reset();
   if (!stop_ && progress_.evaluation_cut && evaluate_now()) {
     write_row();
+    if (progress_.best_step == progress_.step) save();  // of another run's checkpoint
     restate();
   }
   while (!reached_end() && !stop_) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -78,6 +79,17 @@ void take_images(const data::RawImages& images, std::optional<int64_t> most, Inp
   };
 }
 
+// [N]
+at::Tensor not_finite(const at::Tensor& scores) {
+  return at::isfinite(scores).reshape({scores.size(0), -1}).all(1).logical_not();
+}
+
+// The row of the input that is the `index`th of those that are not left out.
+int64_t row_of(const Input& input, int64_t index) {
+  for (const int64_t row : input.left_out) index += row <= index;
+  return index;
+}
+
 artefact::Prediction predict_all(const artefact::Artefact& model, const Input& input) {
   artefact::Prediction all;
   std::vector<at::Tensor> scores;
@@ -88,6 +100,10 @@ artefact::Prediction predict_all(const artefact::Artefact& model, const Input& i
   }
   if (scores.empty()) throw Error(Code::kData, "the input holds no samples");
   all.scores = at::cat(scores, 0);
+  if (const at::Tensor bad = not_finite(all.scores).nonzero(); bad.numel() > 0)
+    log_warning(fmt::format("the output is not finite for {} of {} samples; the first is sample {}",
+                            bad.size(0), all.scores.size(0),
+                            row_of(input, bad[0].item<int64_t>())));
   return all;
 }
 
@@ -102,6 +118,8 @@ data::View picture_view(const artefact::Artefact& model, const recipe::Recipe& r
 recipe::Recipe recipe_of(const artefact::Artefact& model, const std::string& path) {
   return stored_recipe(model.recipe(), path + "/recipe.yaml");
 }
+
+std::string number(float value) { return fmt::format("{}", std::isnan(value) ? NAN : value); }
 
 std::string csv_cell(const std::string& text) {
   if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
@@ -144,14 +162,19 @@ void predict(const std::string& path, const std::vector<std::string>& files,
   csv += names_files ? ",file\n" : "\n";
   const at::Tensor scores = prediction.scores.contiguous();
   const float* value = scores.data_ptr<float>();
+  const at::Tensor bad = not_finite(scores);
+  const bool* is_bad = bad.const_data_ptr<bool>();
   auto label = prediction.labels.begin();
   auto left_out = input.left_out.begin();
   for (int64_t i = 0; i < input.rows; ++i) {
     const bool is_left_out = left_out != input.left_out.end() && *left_out == i;
     if (is_left_out) ++left_out;  // its cells stay empty
-    if (!classes.empty()) csv += (is_left_out ? "" : csv_cell(*label++)) + ",";
+    // nothing is the largest of what is not finite
+    const bool has_label = !is_left_out && !*is_bad++;
+    if (!classes.empty()) csv += (has_label ? csv_cell(*label) : "") + ",";
+    if (!classes.empty() && !is_left_out) ++label;
     for (int64_t j = 0; j < scores.size(1); ++j)
-      csv += (j ? "," : "") + (is_left_out ? "" : fmt::format("{}", *value++));
+      csv += (j ? "," : "") + (is_left_out ? "" : number(*value++));
     csv += names_files ? "," + csv_cell(images->file(i)) + "\n" : "\n";
   }
   write_file_durably(output, csv);

@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "engine/base/pulse.h"
 #include "tests/data/files.h"
 
 namespace lehr::data {
@@ -266,6 +267,7 @@ TEST(Loader, EndsAfterOnePassAndBeginsAgainOnSeek) {
     auto set = std::make_shared<Numbers>(20);
     LoaderOptions o = options(8, threads);
     o.one_pass = true, o.shuffle = false, o.augment = false;
+    const uint64_t moves = pulse().moves;
     Loader loader(set, o);
     for (int pass = 0; pass < 3; ++pass) {
       std::vector<double> inputs;
@@ -278,6 +280,7 @@ TEST(Loader, EndsAfterOnePassAndBeginsAgainOnSeek) {
       EXPECT_TRUE(loader.next().micro.empty());
       loader.seek(0);
     }
+    EXPECT_GE(pulse().moves, moves + 9);  // each batch shows that loading gets on
     Loader empty(std::make_shared<Numbers>(0), o);
     EXPECT_EQ(empty.next().samples, 0);
   }

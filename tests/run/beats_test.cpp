@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <thread>
+#include <vector>
 
+#include "engine/base/hash.h"
 #include "engine/base/leave.h"
 
 namespace lehr::run {
@@ -103,6 +105,26 @@ TEST_F(Beats, WhatAnotherThreadDoesForAPhaseDecidesWhatIsUsual) {
   moves = shown.moves;
   sign();
   EXPECT_EQ(shown.moves, moves);
+}
+
+// What loads ahead for a main thread that waits gets on for it, in every phase; so do the hashes of
+// what may be a mapped file.
+TEST_F(Beats, WhatIsLoadedAheadOrHashedGetsOn) {
+  enter_phase("evaluate", 1);
+  uint64_t moves = shown.moves;
+  std::thread(get_on).join();
+  EXPECT_EQ(shown.moves, moves + 1);
+  const std::vector<char> large((size_t{3} << 26) + 5);
+  moves = shown.moves;
+  const std::string hash = xxh3_128(large.data(), large.size());
+  EXPECT_EQ(shown.moves, moves + 4);
+  Xxh3 parts;
+  parts.update(large.data(), 7);
+  parts.update(large.data() + 7, large.size() - 7);
+  EXPECT_EQ(parts.digest(), hash);
+  moves = shown.moves;
+  sha256({large.data(), large.size()});
+  EXPECT_EQ(shown.moves, moves + 4);
 }
 
 TEST_F(Beats, WhoWaitsForOthersDoesNotStand) {

@@ -103,6 +103,18 @@ TEST_F(Boundary, AnEvaluationThatAStopCutIsMadeByTheNextInvocation) {
   }
 }
 
+// The best is what another run's checkpoint holds, whose evaluation was cut: it is kept here.
+TEST_F(Boundary, AnEvaluationThatWasCutInAnotherRunKeepsItsBest) {
+  write(20);
+  do ASSERT_EQ(run({"train"}, "cut", {"job.time_limit=0.0001s"}).code, 75);
+  while (!facts("cut")["progress"]["evaluation_cut"].get<bool>());
+  const Outcome other =
+      run({"train", "--allow-approximate-resume"}, "other",
+          {"checkpoint.resume=cut", "optimizer.lr=10", "checkpoint.interval=100"});
+  ASSERT_EQ(other.code, 0) << other.out;
+  EXPECT_EQ(Json::parse(scratch.read("other/metrics.json"))["weights_of_step"], 2) << other.out;
+}
+
 TEST_F(Boundary, ASignalIsServedWithinAnEvaluation) {
   write(20000, "export: {enabled: false}\n");
   for (const std::vector<std::string>& start :

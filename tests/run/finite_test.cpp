@@ -252,6 +252,31 @@ TEST_F(Finite, AModelWithoutFiniteOutputsIsNotPublished) {
   EXPECT_FALSE(file_exists(scratch.file("model")));
 }
 
+// A row far beyond the training data, for which sums within the model overflow.
+TEST_F(Finite, APredictionThatIsNotFiniteIsSaidAndHasNoLabel) {
+  std::string csv = "a,b,y\n";
+  for (int i = 0; i < 40; ++i)
+    csv += fmt::format("{:.4f},{:.4f},{}\n", std::sin(i), std::cos(3 * i), i % 3 ? "u" : "v");
+  scratch.write("train.csv", csv), scratch.write("val.csv", csv);
+  write_recipe();
+  ASSERT_EQ(lehr({"train", "t.yaml", "--run", "run"},
+                 {"data.task=classification", "loss.name=cross_entropy", "model.hidden=[64]",
+                  "training.max_steps=1"})
+                .code,
+            0);
+  scratch.write("far.csv", "a,b,y\n0.1,0.2,u\n2.3e38,2.3e38,u\n0.3,0.1,v\n");
+  const std::string said = "the output is not finite for 1 of 3 samples; the first is sample 1";
+  const Outcome predicted =
+      lehr({"predict", "run/artefact", "--input", "far.csv", "--output", "out.csv"});
+  EXPECT_EQ(predicted.code, 0);
+  EXPECT_NE(predicted.out.find(said), std::string::npos) << predicted.out;
+  EXPECT_NE(scratch.read("out.csv").find("\n,nan,nan\n"), std::string::npos)
+      << scratch.read("out.csv");
+  const Outcome evaluated = lehr({"evaluate", "run/artefact", "--data", "far.csv"});
+  EXPECT_EQ(evaluated.code, 0);
+  EXPECT_NE(evaluated.out.find(said), std::string::npos) << evaluated.out;
+}
+
 TEST(Facts, KeepNamesOfValuesAndReadThoseOfOlderBuilds) {
   run::Progress p;
   p.step = p.evaluated_step = 7, p.best_step = 5;

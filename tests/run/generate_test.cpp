@@ -5,10 +5,12 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/base/error.h"
 #include "tests/run/program.h"
 
 namespace lehr::testing {
@@ -60,6 +62,19 @@ TEST(Generator, ACacheChangesNoToken) {
         EXPECT_GT(kinds.size(), 2u) << "nothing was compared";
       }
     }
+}
+
+TEST(Generator, WhatIsNotFiniteIsNoToken) {
+  auto model = toy("gpt2");
+  at::NoGradGuard no_grad;
+  model->parameters().back().tensor.fill_(NAN);
+  run::Generator generator(*model, kContext, {.temperature = 0});
+  try {
+    generator.next({3, 1});
+    FAIL() << "a token";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kNonFinite);
+  }
 }
 
 TEST(Generator, AFullContextGoesOnFromItsLastHalf) {

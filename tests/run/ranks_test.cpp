@@ -227,6 +227,13 @@ TEST_F(RanksRun, TellTheirLauncherWhatWasWrong) {
   const auto error = nlohmann::json::parse(scratch.read("error.json"));
   EXPECT_NE(error["message"]["message"].get<std::string>().find("optimizer.lr"), std::string::npos);
   EXPECT_TRUE(error["message"]["extraInfo"].contains("timestamp"));
+  // of ranks that share a launcher it says for all whose failure it was
+  const Outcome launched = shell("TORCHELASTIC_ERROR_FILE=$PWD/error.json " LEHR_BINARY_DIR
+                                 "/lehr launch -n 2 small.yaml --set optimizer.lr=1e30",
+                                 scratch.path);
+  EXPECT_EQ(launched.code, 7) << launched.out;
+  const auto cause = nlohmann::json::parse(scratch.read("error.json"))["message"]["message"];
+  EXPECT_NE(cause.get<std::string>().find(" of 2 ended with code 7: "), std::string::npos) << cause;
 }
 
 TEST_F(RanksRun, AreShownToBeEquivalent) {

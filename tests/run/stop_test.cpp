@@ -103,12 +103,13 @@ TEST_F(Stop, BeforeTheFirstStepAndAfterTheLastItEndsAtOnce) {
       0);
 }
 
-// Whatever answers there, or nothing.
+// Whatever answers there, or nothing; and in the time that it is given, unasked.
 TEST_F(Stop, WhoWaitsForTheStoreEndsAtOnce) {
   for (const auto& [words, signal, code] :
        {std::tuple<std::vector<std::string>, int, int>{{"train", "small.yaml"}, SIGTERM, 75},
         {{"train", "small.yaml"}, SIGINT, 75},
-        {{"doctor"}, SIGINT, 130}}) {
+        {{"doctor"}, SIGINT, 130},
+        {{"doctor", "--timeout", "1"}, 0, 6}}) {
     const int silent = socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in at{};
     at.sin_family = AF_INET, at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -116,13 +117,13 @@ TEST_F(Stop, WhoWaitsForTheStoreEndsAtOnce) {
     ASSERT_EQ(bind(silent, reinterpret_cast<sockaddr*>(&at), size), 0);
     ASSERT_EQ(listen(silent, 9), 0);
     getsockname(silent, reinterpret_cast<sockaddr*>(&at), &size);
-    const std::map<std::string, std::string> variables{
-        {"RANK", "1"},
-        {"LOCAL_RANK", "1"},
-        {"WORLD_SIZE", "2"},
-        {"LOCAL_WORLD_SIZE", "2"},
-        {"MASTER_ADDR", "127.0.0.1"},
-        {"MASTER_PORT", std::to_string(ntohs(at.sin_port))}};
+    const std::string port = std::to_string(ntohs(at.sin_port));
+    const std::map<std::string, std::string> variables{{"RANK", "1"},
+                                                       {"LOCAL_RANK", "1"},
+                                                       {"WORLD_SIZE", "2"},
+                                                       {"LOCAL_WORLD_SIZE", "2"},
+                                                       {"MASTER_ADDR", "127.0.0.1"},
+                                                       {"MASTER_PORT", port}};
     for (const auto& [name, value] : variables) setenv(name.c_str(), value.c_str(), 1);
     const pid_t pid = start(words);
     for (const auto& [name, value] : variables) unsetenv(name.c_str());
@@ -131,6 +132,7 @@ TEST_F(Stop, WhoWaitsForTheStoreEndsAtOnce) {
     const int connection = accept(silent, nullptr, nullptr);
     kill(pid, signal);
     EXPECT_EQ(wait_for(pid, 20), code) << words[0] << log();
+    EXPECT_TRUE(signal != 0 || says(fmt::format("127.0.0.1:{}: no answer for 1 s", port))) << log();
     close(connection), close(silent);
   }
 }
