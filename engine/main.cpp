@@ -7,11 +7,13 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <sstream>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/leave.h"
 #include "engine/base/log.h"
+#include "engine/base/output.h"
 #include "engine/recipe/recipe.h"
 #include "engine/run/check.h"
 #include "engine/run/doctor.h"
@@ -263,7 +265,10 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     app.parse(argc, argv);
     if (*launch && !*launch_doctor && o.recipe.empty()) throw CLI::RequiredError("recipe");
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
+    std::ostringstream help, complaint;
+    const int code = app.exit(e, help, complaint);
+    std::cerr << complaint.str();
+    print_out(help.str());
     return code == 0 ? 0 : static_cast<int>(Code::kUsage);
   }
 
@@ -292,22 +297,22 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   if (!*tokenize) leaves.emplace();
   if (*check && o.all) {
     const auto report = run::check_samples(o.recipe, o.overrides, *terminal);
-    std::cout << (o.json ? report.json : report.text) << "\n";
+    print_out((o.json ? report.json : report.text) + "\n");
     if (report.bad > 0) return static_cast<int>(Code::kData);
   }
   if (*check && !(o.all && o.json)) {
     const auto report = run::check(run::load_recipe(o.recipe, o.overrides), o.ranks);
-    std::cout << (o.json ? report.json : report.text) << "\n";
+    print_out((o.json ? report.json : report.text) + "\n");
   } else if (*show) {
-    std::cout << run::load_recipe(o.recipe, o.overrides).resolved();
+    print_out(run::load_recipe(o.recipe, o.overrides).resolved());
   } else if (*schema) {
     const auto sections = run::all_sections();
-    std::cout << (o.reference ? recipe::reference(sections) : recipe::json_schema(sections));
+    print_out(o.reference ? recipe::reference(sections) : recipe::json_schema(sections));
   } else if (*recipes_list) {
-    std::cout << run::list_recipes();
+    print_out(run::list_recipes());
   } else if (*recipes_copy) {
     run::copy_recipe(o.recipe, o.output);
-    std::cout << "copied to " << o.output << "\n";
+    print_out("copied to " + o.output + "\n");
   } else if (*resume) {
     run::ResumeTestRequest request;
     request.program = std::filesystem::read_symlink("/proc/self/exe").string();
@@ -329,16 +334,16 @@ int dispatch(int argc, const char* const* argv, Options& o) {
   } else if (*evaluate) {
     run::evaluate_artefact(o.path, o.inputs, o.json, o.bad_samples, *terminal);
   } else if (*inspect) {
-    std::cout << run::inspect(o.path, o.json);
+    print_out(run::inspect(o.path, o.json));
   } else if (*generate) {
     generation.overrides = o.overrides;
-    run::generate(generation, [](std::string_view text) { std::cout << text << std::flush; });
-    std::cout << "\n";
+    run::generate(generation, print_out);
+    print_out("\n");
   } else if (*tokenize) {
     run::tokenize(tokenization, *terminal);
   } else if (*doctor) {
     const run::Diagnosis diagnosis = run::doctor(o.json, o.timeout_s);
-    std::cout << diagnosis.text;
+    print_out(diagnosis.text);
     return static_cast<int>(diagnosis.code);
   }
   return 0;

@@ -116,8 +116,17 @@ void Temporary::forget() {
   path_.clear();
 }
 
+// Takes the place of a plain file or of nothing (a folder of an empty one): devices, pipes and
+// links are no one's to replace.
+static void rename_over(const std::string& from, const std::string& to) {
+  struct stat info {};
+  if (::lstat(to.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))
+    throw Error(Code::kData, "is there already, and no plain file", to, "name another one");
+  if (::rename(from.c_str(), to.c_str()) != 0) fail("rename to " + to, from, errno);
+}
+
 void Temporary::rename_durably(const std::string& to) {
-  if (::rename(path_.c_str(), to.c_str()) != 0) fail("rename to " + to, path_, errno);
+  rename_over(path_, to);
   forget();
   sync_folder(parent_of(to));
 }
@@ -137,7 +146,7 @@ void write_file_durably(const std::string& path, std::string_view content) {
 }
 
 void rename_durably(const std::string& from, const std::string& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) fail("rename to " + to, from, errno);
+  rename_over(from, to);
   sync_folder(parent_of(to));
 }
 

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "engine/base/error.h"
+#include "engine/base/what_is.h"
 
 namespace lehr::data {
 namespace {
@@ -37,9 +38,12 @@ size_t first_bad_byte(const uint8_t* p, size_t size) {
   return size;
 }
 
+// those of pandas 3 (pandas._libs.parsers.STR_NA_VALUES), and NAN
 bool is_missing(std::string_view cell) {
-  static constexpr std::string_view words[] = {"",    "NA",  "N/A",  "NaN",
-                                               "nan", "NAN", "null", "NULL"};
+  static constexpr std::string_view words[] = {"",     "NA",      "N/A",    "NaN",      "nan",
+                                               "NAN",  "null",    "NULL",   "None",     "n/a",
+                                               "<NA>", "#N/A",    "#NA",    "#N/A N/A", "-NaN",
+                                               "-nan", "-1.#IND", "1.#IND", "1.#QNAN",  "-1.#QNAN"};
   return std::find(std::begin(words), std::end(words), cell) != std::end(words);
 }
 
@@ -49,31 +53,47 @@ std::string_view trim(std::string_view cell) {
   return cell;
 }
 
-// NaN: missing; nullopt: no finite number
-std::optional<double> parse_number(std::string_view cell) {
+// digits alone, perhaps after a sign
+bool is_whole(std::string_view cell) {
+  if (!cell.empty() && (cell.front() == '-' || cell.front() == '+')) cell.remove_prefix(1);
+  return !cell.empty() &&
+         std::all_of(cell.begin(), cell.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// `value`: what was read of the cell
+bool is_rounded(std::string_view cell, double value) {
+  constexpr double kExact = 9007199254740992;  // 2^53
+  if (std::abs(value) < kExact || !is_whole(trim(cell))) return false;
+  const std::string exact = fmt::format("{:.0f}", std::abs(value));
+  std::string_view digits = trim(cell);
+  digits.remove_prefix(std::min(digits.find_first_of("123456789"), digits.size()));
+  return digits != exact;
+}
+
+}  // namespace
+
+std::optional<double> parse_number(std::string_view cell, const StringList& missing) {
   cell = trim(cell);
-  if (is_missing(cell)) return std::numeric_limits<double>::quiet_NaN();
+  if (is_missing(cell) || std::find(missing.begin(), missing.end(), cell) != missing.end())
+    return std::numeric_limits<double>::quiet_NaN();
   if (cell.front() == '+' && cell.substr(0, 2) != "+-") cell.remove_prefix(1);
   double value = 0;
   auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
   if (end != cell.data() + cell.size()) return std::nullopt;
-  // too near to zero is zero; too large stays an error
+  // too near to zero is zero; too large is infinite
   if (error == std::errc::result_out_of_range)
     value = std::strtod(std::string(cell).c_str(), nullptr);
   else if (error != std::errc())
     return std::nullopt;
-  if (!std::isfinite(value)) return std::nullopt;
+  if (std::isnan(value)) return std::nullopt;
   return value;
 }
 
-// a cell for a message: one short line
-std::string quoted(std::string_view cell) {
+std::string cell_text(std::string_view cell) {
   std::string text(cell.substr(0, 40));
   std::replace(text.begin(), text.end(), '\n', ' ');
   return "'" + text + (cell.size() > 40 ? "...'" : "'");
 }
-
-}  // namespace
 
 size_t column_index(const StringList& names, const std::string& path, const std::string& name,
                     const std::string& field) {
@@ -83,39 +103,91 @@ size_t column_index(const StringList& names, const std::string& path, const std:
   std::string hint = fmt::format("Did you mean '{}'?", near);
   if (names.size() == 1)
     hint = fmt::format("It has one column, {}: is data.delimiter what separates its fields?",
-                       quoted(names[0]));
+                       cell_text(names[0]));
   else if (near.empty())
     hint = fmt::format("Its columns are {}.", fmt::join(names, ", "));
   throw Error(Code::kRecipe, fmt::format("{} has no column '{}'", path, name), field, hint);
 }
 
 CsvReader::CsvReader(const Bytes& file, char delimiter)
-    : file_(file),
+    : path_(file.path),
       delimiter_(delimiter),
-      at_(reinterpret_cast<const char*>(file.begin())),
-      end_(reinterpret_cast<const char*>(file.end())) {
-  const size_t bad = first_bad_byte(file.begin(), file.size);
-  if (bad < file.size)
-    bad_byte(file.path, bad, fmt::format("0x{:02x} is no UTF-8 text", file.begin()[bad]),
-             "Is it a CSV file? If so, convert it with: iconv -f latin1 -t utf-8");
-  if (std::string_view(at_, end_ - at_).substr(0, 3) == "\xef\xbb\xbf") at_ += 3;
+      window_(reinterpret_cast<const char*>(file.begin())),
+      at_(window_),
+      end_(window_ + file.size) {
+  begin();
+}
+
+CsvReader::CsvReader(const std::string& path, char delimiter)
+    : path_(path),
+      delimiter_(delimiter),
+      stream_(std::make_unique<ByteStream>(path)),
+      more_(true),
+      window_(buffer_.data()),
+      at_(window_),
+      end_(window_) {
+  read_more(at_);
+  begin();
+}
+
+void CsvReader::begin() {
+  at_ = plain_text({at_, static_cast<size_t>(end_ - at_)}, path_).data();
   std::vector<std::string_view> cells;
   if (!read_row(cells))
-    throw Error(Code::kData, "the table is empty", file.path,
-                "It begins with a line of column names.");
+    throw Error(Code::kData, "the table is empty", path_, "It begins with a line of column names.");
+  const std::string_view all(window_, end_ - window_);
+  if (!more_ && all.find('\n') == all.npos && all.find('\r') != all.npos)
+    throw Error(Code::kData, "its lines end in a carriage return alone, as of old Mac programs",
+                path_, "Convert it: tr '\\r' '\\n' < FILE > NEW");
   for (size_t i = 0; i < cells.size(); ++i) {
     std::string name(trim(cells[i]));
     if (name.empty())
       name = fmt::format("column_{}", i + 1);  // row names of R and pandas have none
     if (std::find(names_.begin(), names_.end(), name) != names_.end())
-      throw Error(Code::kData, fmt::format("two columns are called '{}'", name), where());
+      throw Error(Code::kData, fmt::format("two columns are called '{}'", name), where(),
+                  "Columns are found by name: rename one of them in this line.");
     names_.push_back(std::move(name));
   }
 }
 
-std::string CsvReader::where() const { return fmt::format("{}:{}", file_.path, line_); }
+std::string CsvReader::where() const { return fmt::format("{}:{}", path_, line_); }
+
+// What is before `from` goes, and as much comes as stays, a megabyte at least.
+void CsvReader::read_more(const char* from) {
+  constexpr size_t kPiece = 1 << 20;
+  first_byte_ += static_cast<uint64_t>(from - window_);
+  buffer_.erase(0, static_cast<size_t>(from - window_));
+  const size_t kept = buffer_.size(), wanted = std::max(kPiece, kept);
+  buffer_.resize(kept + wanted);
+  const size_t came = stream_->read(buffer_.data() + kept, wanted);
+  buffer_.resize(kept + came);
+  more_ = came == wanted;
+  window_ = at_ = buffer_.data();
+  end_ = window_ + buffer_.size();
+}
 
 bool CsvReader::read_row(std::vector<std::string_view>& cells) {
+  for (;;) {
+    const char* row = at_;
+    const int64_t line = next_line_;
+    parse_row(cells);
+    if (at_ >= end_ && more_) {  // it may go on
+      next_line_ = line;
+      read_more(row);
+      continue;
+    }
+    const auto* bytes = reinterpret_cast<const uint8_t*>(row);
+    const size_t size = static_cast<size_t>(at_ - row), bad = first_bad_byte(bytes, size);
+    if (bad < size)
+      bad_byte(path_, first_byte_ + static_cast<uint64_t>(row - window_) + bad,
+               fmt::format("0x{:02x} is no UTF-8 text", bytes[bad]),
+               "Is it a CSV file? If so, convert it with: iconv -f latin1 -t utf-8");
+    return !cells.empty();
+  }
+}
+
+// Up to the end of the window where that comes first. Without cells: there is no row.
+void CsvReader::parse_row(std::vector<std::string_view>& cells) {
   cells.clear();
   // lines without anything are passed over; in a table of one column they are a missing value
   while (names_.size() != 1 && at_ < end_ &&
@@ -124,15 +196,17 @@ bool CsvReader::read_row(std::vector<std::string_view>& cells) {
     ++next_line_;
   }
   line_ = next_line_;
-  if (at_ >= end_) return false;
+  if (at_ >= end_) return;
   size_t used = 0;  // of unquoted_
   for (;;) {
     if (at_ < end_ && *at_ == '"') {
       const char* from = ++at_;
       bool doubled = false;
       for (;; ++at_) {
-        if (at_ >= end_)
+        if (at_ >= end_) {
+          if (more_) return;
           throw Error(Code::kData, "a quote that opens in this row is never closed", where());
+        }
         if (*at_ == '\n') ++next_line_;
         if (*at_ != '"') continue;
         if (at_ + 1 < end_ && at_[1] == '"') {
@@ -173,7 +247,6 @@ bool CsvReader::read_row(std::vector<std::string_view>& cells) {
       break;
     }
   }
-  return true;
 }
 
 bool CsvReader::next(std::vector<std::string_view>& cells) {
@@ -199,69 +272,79 @@ int32_t Dictionary::find(std::string_view text) const {
   return found == codes_.end() ? -1 : found->second;
 }
 
+TableReader::TableReader(CsvReader& reader, const std::string& path, const TableColumns& columns,
+                         std::vector<Dictionary>& dictionaries, Dictionary& classes,
+                         bool classes_grow)
+    : reader_(reader),
+      columns_(columns),
+      dictionaries_(dictionaries),
+      classes_(classes),
+      classes_grow_(classes_grow) {
+  const StringList& names = reader.names();
+  for (const auto& name : columns.numbers)
+    numbers_.push_back(column_index(names, path, name, "data.number_columns"));
+  for (const auto& name : columns.strings)
+    strings_.push_back(column_index(names, path, name, "data.string_columns"));
+  if (!columns.target.empty()) target_ = column_index(names, path, columns.target, "data.target");
+  dictionaries_.resize(strings_.size());
+}
+
+double TableReader::number(const std::string& column, std::string_view cell) const {
+  const auto value = parse_number(cell, columns_.missing);
+  if (!value)
+    throw Error(Code::kData, fmt::format("column '{}': {} is no number", column, cell_text(cell)),
+                reader_.where(),
+                "Correct it, leave the cell empty for a missing value (data.missing_values names "
+                "other words for that), or read the column as strings.");
+  if (std::isinf(*value))
+    throw Error(Code::kData, fmt::format("column '{}': {} is infinite", column, cell_text(cell)),
+                reader_.where(),
+                "Give a finite number, or leave the cell empty for a missing value.");
+  return *value;
+}
+
+void TableReader::read(TableRows& table, int64_t most) {
+  table.rounded.resize(numbers_.size());
+  for (int64_t i = 0; i < most && reader_.next(cells_); ++i) {
+    ++table.rows;
+    for (size_t f = 0; f < numbers_.size(); ++f) {
+      const std::string_view cell = cells_[numbers_[f]];
+      table.numbers.push_back(number(columns_.numbers[f], cell));
+      if (is_rounded(cell, table.numbers.back())) ++table.rounded[f];
+    }
+    for (size_t s = 0; s < strings_.size(); ++s)
+      table.codes.push_back(dictionaries_[s].code(cells_[strings_[s]]));
+    if (columns_.target.empty()) continue;
+    if (!columns_.target_is_class) {
+      table.values.push_back(number(columns_.target, cells_[target_]));
+      if (std::isnan(table.values.back()))
+        throw Error(Code::kData, fmt::format("the target '{}' is missing", columns_.target),
+                    reader_.where(), "Remove the row or give the value.");
+      continue;
+    }
+    const std::string_view label = trim(cells_[target_]);
+    if (label.empty())
+      throw Error(Code::kData, fmt::format("the target '{}' is missing", columns_.target),
+                  reader_.where(), "Remove the row or give the label.");
+    const int32_t code = classes_grow_ ? classes_.code(label) : classes_.find(label);
+    if (code < 0)
+      throw Error(Code::kData,
+                  fmt::format("the label {} is none of the {} classes", cell_text(label),
+                              classes_.texts().size()),
+                  reader_.where(),
+                  fmt::format("Classes are {}.", fmt::join(classes_.texts(), ", ")));
+    table.labels.push_back(code);
+  }
+}
+
 TableRows read_table(const Bytes& file, char delimiter, const TableColumns& columns,
                      std::vector<Dictionary>& dictionaries, Dictionary& classes,
                      bool classes_grow) {
   CsvReader reader(file, delimiter);
-  std::vector<size_t> numbers, strings;
-  for (const auto& name : columns.numbers)
-    numbers.push_back(column_index(reader.names(), file.path, name, "data.number_columns"));
-  for (const auto& name : columns.strings)
-    strings.push_back(column_index(reader.names(), file.path, name, "data.string_columns"));
-  const bool has_target = !columns.target.empty();
-  const size_t target =
-      has_target ? column_index(reader.names(), file.path, columns.target, "data.target") : 0;
-  dictionaries.resize(strings.size());
-
   TableRows table;
-  std::vector<std::string_view> cells;
-  auto number = [&](size_t column) {
-    const auto value = parse_number(cells[column]);
-    if (!value)
-      throw Error(
-          Code::kData,
-          fmt::format("column '{}': {} is no finite number", reader.names()[column],
-                      quoted(cells[column])),
-          reader.where(),
-          "Correct it, leave the cell empty for a missing value, or read the column as strings.");
-    return *value;
-  };
-  while (reader.next(cells)) {
-    ++table.rows;
-    for (size_t column : numbers) table.numbers.push_back(number(column));
-    for (size_t s = 0; s < strings.size(); ++s)
-      table.codes.push_back(dictionaries[s].code(cells[strings[s]]));
-    if (!has_target) continue;
-    if (!columns.target_is_class) {
-      table.values.push_back(number(target));
-      if (std::isnan(table.values.back()))
-        throw Error(Code::kData, fmt::format("the target '{}' is missing", columns.target),
-                    reader.where(), "Remove the row or give the value.");
-      continue;
-    }
-    const std::string_view label = trim(cells[target]);
-    if (label.empty())
-      throw Error(Code::kData, fmt::format("the target '{}' is missing", columns.target),
-                  reader.where(), "Remove the row or give the label.");
-    const int32_t code = classes_grow ? classes.code(label) : classes.find(label);
-    if (code < 0)
-      throw Error(Code::kData,
-                  fmt::format("the label {} is none of the {} classes", quoted(label),
-                              classes.texts().size()),
-                  reader.where(), fmt::format("Classes are {}.", fmt::join(classes.texts(), ", ")));
-    table.labels.push_back(code);
-  }
+  TableReader(reader, file.path, columns, dictionaries, classes, classes_grow)
+      .read(table, INT64_MAX);
   return table;
-}
-
-std::vector<bool> number_columns(const Bytes& file, char delimiter) {
-  CsvReader reader(file, delimiter);
-  std::vector<bool> is_number(reader.names().size(), true);
-  std::vector<std::string_view> cells;
-  while (reader.next(cells))
-    for (size_t i = 0; i < cells.size(); ++i)
-      if (is_number[i] && !parse_number(cells[i])) is_number[i] = false;
-  return is_number;
 }
 
 char parse_delimiter(const std::string& text) {

@@ -235,6 +235,11 @@ Section TableFields::section() {
   d.field("ignore_columns", &F::ignore_columns, "Columns left out where columns are inferred.")
       .when("source", kTable)
       .synonyms({"data.drop_columns"});
+  d.field("missing_values", &F::missing_values,
+          "Words that stand for a missing number, beside an empty cell and pandas' own (NA, null, "
+          "None, nan and the like).")
+      .when("source", kTable)
+      .synonyms({"data.na_values", "data.null_values"});
   d.field("delimiter", &F::delimiter,
           "What separates the fields of a row: one character, or `tab`.")
       .when("source", kTable)

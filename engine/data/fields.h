@@ -52,7 +52,7 @@ struct FileFields {
 
 struct TableFields {
   std::string target, task = "auto", delimiter = ",";
-  StringList number_columns, string_columns, ignore_columns;
+  StringList number_columns, string_columns, ignore_columns, missing_values;
   double test_fraction = 0;
   static Section section();
 };

@@ -126,27 +126,42 @@ at::Tensor RawImages::read(int64_t begin, int64_t end, const LeaveOut& leave_out
   return view_.channels == 1 ? images.squeeze(3) : images;
 }
 
-RawBatch read_raw_table(const std::string& path, const StringList& number_columns,
-                        const StringList& string_columns, const std::string& target,
-                        const StringList& classes, const std::string& delimiter) {
-  const Bytes file = read_bytes(path);
+struct RawTable::State {
+  State(const std::string& path, const RawColumns& c)
+      : columns(c),
+        csv(path, parse_delimiter(c.delimiter)),
+        rows(csv, path, {c.numbers, c.strings, c.target, !c.classes.empty(), c.missing},
+             dictionaries, classes, false) {
+    for (const auto& name : c.classes) classes.code(name);
+  }
+  const RawColumns columns;
+  CsvReader csv;
   std::vector<Dictionary> dictionaries;
-  Dictionary known;
-  for (const auto& name : classes) known.code(name);
-  const TableRows table = read_table(file, parse_delimiter(delimiter),
-                                     {number_columns, string_columns, target, !classes.empty()},
-                                     dictionaries, known, false);
+  Dictionary classes;
+  TableReader rows;
+};
+
+RawTable::RawTable(const std::string& path, const RawColumns& columns)
+    : state_(std::make_unique<State>(path, columns)) {}
+
+RawTable::~RawTable() = default;
+
+RawBatch RawTable::read(int64_t most) {
+  State& s = *state_;
+  s.dictionaries.assign(s.columns.strings.size(), {});  // texts of these rows only
+  TableRows table;
+  s.rows.read(table, most);
   RawBatch raw;
-  const int64_t columns = number_columns.size(), strings = string_columns.size();
+  const int64_t columns = s.columns.numbers.size(), strings = s.columns.strings.size();
   raw.numbers = at::empty({table.rows, columns}, at::kDouble);
   std::copy(table.numbers.begin(), table.numbers.end(), raw.numbers.data_ptr<double>());
   for (int64_t row = 0; row < table.rows; ++row) {
     auto& texts = raw.strings.emplace_back();
-    for (int64_t s = 0; s < strings; ++s)
-      texts.push_back(dictionaries[s].texts()[table.codes[row * strings + s]]);
+    for (int64_t k = 0; k < strings; ++k)
+      texts.push_back(s.dictionaries[k].texts()[table.codes[row * strings + k]]);
   }
-  if (target.empty()) return raw;
-  if (!classes.empty())
+  if (s.columns.target.empty()) return raw;
+  if (!s.columns.classes.empty())
     raw.targets = at::tensor(table.labels, at::kLong);
   else
     raw.targets = at::tensor(table.values, at::kDouble).to(at::kFloat).unsqueeze(1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -46,11 +47,28 @@ class RawImages {
   StringList passed_over_;
 };
 
-// Columns by name, in the given order; with `target` the targets too (classes as numbers when
-// `classes` is not empty, else float32 [N, 1]).
-RawBatch read_raw_table(const std::string& path, const StringList& number_columns,
-                        const StringList& string_columns, const std::string& target = "",
-                        const StringList& classes = {}, const std::string& delimiter = ",");
+// How an artefact reads a table: columns by name, in this order.
+struct RawColumns {
+  StringList numbers, strings;
+  std::string target;  // "": none is read
+  StringList classes;  // of the target; empty: it is a number
+  std::string delimiter = ",";
+  StringList missing;  // data.missing_values
+};
+// A CSV file, which need not fit into memory.
+class RawTable {
+ public:
+  // Throws as CsvReader and TableReader do.
+  RawTable(const std::string& path, const RawColumns& columns);
+  ~RawTable();
+  // The next rows, `most` at most; none at the end. With a target, its classes as numbers int64
+  // [N], or float32 [N, 1].
+  RawBatch read(int64_t most);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // Targets of images from an IDX or npy file: int64 [N] (checked against `classes` when given) or
 // float32 [N, K].

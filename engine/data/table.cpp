@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "engine/base/error.h"
-#include "engine/data/csv.h"
+#include "engine/data/columns.h"
 #include "engine/data/images.h"
 
 namespace lehr::data {
@@ -18,17 +18,36 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// More one-hot features make no table of categories.
+constexpr int64_t kMostFeatures = 100'000;
+// Columns that get a line each.
+constexpr size_t kMostLines = 40;
+
 struct Number {
-  double mean = 0, std = 1, minimum = 0, maximum = 0;
+  double mean = 0, std = 1, minimum = 0, maximum = 0;  // std: 0 of a constant
   int64_t count = 0, missing = 0;
 };
 
-// two passes over the values of one column, in row order
+// mean and standard deviation of the values that are there, in row order; T: of the sums
+template <class T, class At>
+void measure_as(const std::vector<int64_t>& rows, At at, Number& n) {
+  T sum = 0, squares = 0;
+  for (int64_t row : rows)
+    if (const double v = at(row); !std::isnan(v)) sum += v;
+  const T mean = sum / static_cast<T>(n.count);
+  n.mean = static_cast<double>(mean);
+  for (int64_t row : rows)
+    if (const double v = at(row); !std::isnan(v)) {
+      const T difference = v - n.mean;
+      squares += difference * difference;
+    }
+  n.std = static_cast<double>(std::sqrt(squares / static_cast<T>(n.count)));
+}
+
 template <class At>
 Number measure(const std::vector<int64_t>& rows, At at) {
   Number n;
   n.minimum = std::numeric_limits<double>::infinity(), n.maximum = -n.minimum;
-  double sum = 0, squares = 0;
   for (int64_t row : rows) {
     const double v = at(row);
     if (std::isnan(v)) {
@@ -36,14 +55,21 @@ Number measure(const std::vector<int64_t>& rows, At at) {
       continue;
     }
     ++n.count;
-    sum += v;
     n.minimum = std::min(n.minimum, v), n.maximum = std::max(n.maximum, v);
   }
   if (n.count == 0) return {0, 1, 0, 0, 0, n.missing};
-  n.mean = sum / n.count;
-  for (int64_t row : rows)
-    if (const double v = at(row); !std::isnan(v)) squares += (v - n.mean) * (v - n.mean);
-  n.std = std::sqrt(squares / n.count);
+  if (n.minimum == n.maximum) {
+    n.mean = n.minimum, n.std = 0;
+    return n;
+  }
+  measure_as<double>(rows, at, n);
+  // squares of such values leave the range of a double
+  if (!std::isfinite(n.mean) || !std::isfinite(n.std) || n.std == 0)
+    measure_as<long double>(rows, at, n);
+  // what is left of rounding the mean (scikit-learn's _is_constant_feature)
+  const double noise =
+      static_cast<double>(n.count) * std::numeric_limits<double>::epsilon() * std::abs(n.mean);
+  if (n.std <= noise) n.std = 0;
   return n;
 }
 
@@ -63,6 +89,7 @@ class Table : public Dataset {
   RawBatch raw(Split split, const std::vector<int64_t>& samples) const override;
   Preprocessing preprocessing() const override;
   std::string statistics() const override { return statistics_; }
+  StringList remarks() const override { return remarks_; }
 
  private:
   struct Part {
@@ -70,9 +97,9 @@ class Table : public Dataset {
     std::vector<int64_t> index;  // rows of `table` that are in this set
   };
   const Part& at(Split split) const { return parts_[static_cast<int>(split)]; }
-  void choose_columns(const Bytes& file, char delimiter, const TableFields& fields,
-                      TableColumns& columns);
-  void fit();
+  void fit(const std::string& path);
+  void remark_number(int64_t column);
+  void remark_unseen(Split split);
 
   DataInfo info_;
   Part parts_[3];
@@ -85,46 +112,8 @@ class Table : public Dataset {
       categories_;  // "column:value" -> feature, counted from the first category
   int64_t first_category_ = 0;
   std::string statistics_;
+  StringList remarks_;
 };
-
-void Table::choose_columns(const Bytes& file, char delimiter, const TableFields& fields,
-                           TableColumns& columns) {
-  columns.target = fields.target;
-  columns.numbers = fields.number_columns;
-  columns.strings = fields.string_columns;
-  CsvReader reader(file, delimiter);
-  const StringList& names = reader.names();
-  auto holds = [](const StringList& list, const std::string& name) {
-    return std::find(list.begin(), list.end(), name) != list.end();
-  };
-  column_index(names, file.path, fields.target, "data.target");
-  for (const auto& name : fields.ignore_columns)
-    column_index(names, file.path, name, "data.ignore_columns");
-  for (const auto* list : {&columns.numbers, &columns.strings})
-    if (holds(*list, fields.target))
-      throw Error(Code::kRecipe,
-                  fmt::format("column '{}' is the target and an input", fields.target),
-                  "data.target", "A model would only copy it.");
-  for (const auto& name : columns.numbers)
-    if (holds(columns.strings, name))
-      throw Error(Code::kRecipe,
-                  fmt::format("column '{}' is among the numbers and the strings", name),
-                  "data.string_columns");
-
-  const bool infer = columns.numbers.empty() && columns.strings.empty();
-  if (!infer && fields.task != "auto") {
-    columns.target_is_class = fields.task == "classification";
-    return;
-  }
-  const std::vector<bool> is_number = number_columns(file, delimiter);
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (names[i] == fields.target)
-      columns.target_is_class =
-          fields.task == "auto" ? !is_number[i] : fields.task == "classification";
-    else if (infer && !holds(fields.ignore_columns, names[i]))
-      (is_number[i] ? columns.numbers : columns.strings).push_back(names[i]);
-  }
-}
 
 // class names in their order: numbers by value, texts by byte
 StringList sorted_classes(StringList names) {
@@ -155,8 +144,7 @@ Table::Table(const FieldSource& source) {
   if (!common.classes.empty() && fields.task == "auto") fields.task = "classification";
 
   const Bytes train = read_bytes(files.train_file, hint);
-  TableColumns columns;
-  choose_columns(train, delimiter, fields, columns);
+  auto [columns, guessed] = choose_columns(train, delimiter, fields);
   if (columns.numbers.empty() && columns.strings.empty())
     throw Error(Code::kRecipe, "no input columns are left", "data.ignore_columns");
   info_.number_columns = columns.numbers;
@@ -214,10 +202,12 @@ Table::Table(const FieldSource& source) {
   else
     take_out(Split::kValidation, common.validation_fraction, seed, "data.validation_fraction");
   info_.fingerprint = fingerprint_of(hashes);
-  fit();
+  fit(files.train_file);
+  for (auto& line : guessed) remarks_.push_back(std::move(line));
+  for (Split split : {Split::kValidation, Split::kTest}) remark_unseen(split);
 }
 
-void Table::fit() {
+void Table::fit(const std::string& path) {
   const auto& train = parts_[0];
   const int64_t columns = info_.number_columns.size(), strings = info_.string_columns.size();
   Json json{{"kind", "table"},
@@ -231,8 +221,16 @@ void Table::fit() {
     numbers_.push_back(
         measure(train.index, [&](int64_t row) { return train.table->numbers[row * columns + f]; }));
     json["numbers"][info_.number_columns[f]] = to_json(numbers_.back());
-    if (numbers_.back().std == 0) numbers_.back().std = 1;  // a constant column
-    if (numbers_.back().missing > 0) indicators_.push_back(f);
+    Number& n = numbers_.back();
+    if (!std::isfinite(n.maximum - n.minimum) || !std::isfinite(n.std))
+      throw Error(Code::kData,
+                  fmt::format("column '{}' holds values from {} to {}, which no float64 can be "
+                              "standardised by",
+                              info_.number_columns[f], n.minimum, n.maximum),
+                  path, "Scale it down, or leave it out: data.ignore_columns.");
+    remark_number(f);
+    if (n.std == 0) n.std = 1;  // of a constant column the difference is kept
+    if (n.missing > 0) indicators_.push_back(f);
   }
   first_category_ = columns + static_cast<int64_t>(indicators_.size());
   int64_t feature = 0;
@@ -244,6 +242,16 @@ void Table::fit() {
       auto& entry = seen[texts[code]];
       ++entry.first, entry.second = code;
     }
+    const int64_t features = feature + static_cast<int64_t>(seen.size());
+    if (features > kMostFeatures)
+      throw Error(
+          Code::kData,
+          fmt::format("column '{}' has {} different values, and {} features in all are more "
+                      "than {}",
+                      info_.string_columns[s], seen.size(), features, kMostFeatures),
+          path,
+          "Leave out what tells rows apart (data.ignore_columns), or name it in "
+          "data.number_columns if it holds numbers.");
     slots_.emplace_back(texts.size(), -1);
     Json counts = Json::object();
     for (const auto& [text, entry] : seen) {
@@ -252,6 +260,13 @@ void Table::fit() {
       categories_[fmt::format("{}:{}", s, text)] = feature++;
     }
     json["strings"][info_.string_columns[s]] = counts;
+    remarks_.push_back(fmt::format("column '{}': categories, {} different values",
+                                   info_.string_columns[s], seen.size()));
+  }
+  if (remarks_.size() > kMostLines) {
+    const size_t more = remarks_.size() - kMostLines;
+    remarks_.resize(kMostLines);
+    remarks_.push_back(fmt::format("{} more columns", more));
   }
   info_.features = first_category_ + feature;
   if (info_.classes.empty()) {
@@ -264,6 +279,36 @@ void Table::fit() {
     for (size_t c = 0; c < counts.size(); ++c) json["classes"][info_.classes[c]] = counts[c];
   }
   statistics_ = json.dump(2);
+}
+
+void Table::remark_number(int64_t column) {
+  const Number& n = numbers_[column];
+  std::string line =
+      fmt::format("column '{}': numbers, {} values", info_.number_columns[column], n.count);
+  if (n.missing > 0) line += fmt::format(", {} missing", n.missing);
+  if (n.std == 0 && n.count > 0) line += fmt::format(", constant ({})", n.mean);
+  if (const int64_t rounded = parts_[0].table->rounded[column]; rounded > 0)
+    line += fmt::format(", {} whole numbers beyond 2^53 are rounded", rounded);
+  remarks_.push_back(std::move(line));
+}
+
+// Categories that training has not set nothing in a row.
+void Table::remark_unseen(Split split) {
+  const Part& part = at(split);
+  const auto strings = static_cast<int64_t>(info_.string_columns.size());
+  for (int64_t s = 0; s < strings; ++s) {
+    int64_t unseen = 0;
+    std::string first;
+    for (int64_t row : part.index) {
+      const int32_t code = part.table->codes[row * strings + s];
+      if (slots_[s][code] >= 0) continue;
+      if (unseen++ == 0) first = dictionaries_[s].texts()[code];
+    }
+    if (is_share_of_unseen(unseen, static_cast<int64_t>(part.index.size())))
+      remarks_.push_back(fmt::format(
+          "{}: {} of {} rows have a value of '{}' that training has not: {}", to_string(split),
+          unseen, part.index.size(), info_.string_columns[s], cell_text(first)));
+  }
 }
 
 Batch Table::allocate(int64_t size) const {

@@ -19,7 +19,7 @@ namespace lehr::artefact {
 using Json = nlohmann::ordered_json;
 
 struct Artefact::State {
-  std::string path, manifest, recipe, loss, tokenizer;
+  std::string path, manifest, recipe, statistics, loss, tokenizer;
   StringList classes, number_columns, string_columns;
   bool takes_images = false, takes_text = false;
   int64_t context = 0, vocabulary = 0;
@@ -61,6 +61,7 @@ Artefact::Artefact(const std::string& path) : state_(std::make_unique<State>()) 
     const Json facts = Json::parse(manifest.facts);
     s.manifest = read_file(join_path(path, kManifestName));
     s.recipe = read_verified(path, manifest, kRecipeName);
+    s.statistics = read_verified(path, manifest, kStatisticsName);
     s.loss = facts.at("loss").get<std::string>();
     const Json& input = facts.at("signature").at("inputs").at(0);
     s.takes_images = input.at("name") == "images";
@@ -105,6 +106,7 @@ StringList Artefact::string_columns() const { return state_->string_columns; }
 std::string Artefact::manifest() const { return state_->manifest; }
 std::string Artefact::recipe() const { return state_->recipe; }
 std::string Artefact::loss() const { return state_->loss; }
+std::string Artefact::statistics() const { return state_->statistics; }
 
 namespace {
 

@@ -61,9 +61,10 @@ class Artefact {
   std::string tokenizer() const;  // its tokenizer.json; "": it has none
   // How well the golden samples are answered here: 0 the same bits, <= 1 within their tolerance.
   double replay_golden() const;
-  std::string manifest() const;  // JSON text
-  std::string recipe() const;    // YAML text
-  std::string loss() const;      // of the recipe that trained it
+  std::string manifest() const;    // JSON text
+  std::string recipe() const;      // YAML text
+  std::string loss() const;        // of the recipe that trained it
+  std::string statistics() const;  // of the training data, JSON text
 
  private:
   struct State;

@@ -7,6 +7,7 @@
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/log.h"
+#include "engine/base/output.h"
 #include "engine/checkpoint/saver.h"
 #include "engine/data/fields.h"
 #include "engine/data/test_text.h"
@@ -78,7 +79,7 @@ void evaluate_text(const std::string& path, const std::vector<std::string>& file
         {result.name, result.value ? fmt::format("{:.6g}", *result.value) : "none: " + result.why});
   }
   if (as_json)
-    fmt::print("{}\n", figures.dump(2));
+    print_out(figures.dump(2) + "\n");
   else
     terminal.table({fmt::format("{} tokens", evaluation.predicted), ""}, rows);
 }

@@ -6,14 +6,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
 #include "engine/base/log.h"
+#include "engine/base/output.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/data/csv.h"
 #include "engine/data/fields.h"
 #include "engine/data/images.h"
 #include "engine/data/raw.h"
@@ -34,22 +39,66 @@ constexpr int64_t kBatch = 500;
 
 // What an artefact is asked about: rows, read a few hundred at a time.
 struct Input {
-  int64_t rows = 0;
-  // of rows [begin, end), but for those that are left out
-  std::function<data::RawBatch(int64_t begin, int64_t end)> read;
+  int64_t rows = 0;  // read so far, those that are left out among them
+  // from row `begin` on, but for those that are left out; sets `rows`, to `begin` at the end
+  std::function<data::RawBatch(int64_t begin)> read;
   std::vector<int64_t> left_out;
 };
 
-Input input_of(data::RawBatch table) {
-  Input input;
-  input.rows = table.numbers.size(0);
-  input.read = [table = std::move(table)](int64_t begin, int64_t end) {
-    data::RawBatch part;
-    part.numbers = table.numbers.slice(0, begin, end);
-    part.strings.assign(table.strings.begin() + begin, table.strings.begin() + end);
+// How this model's training read a table.
+data::RawColumns raw_columns(const artefact::Artefact& model, const recipe::Recipe& recipe,
+                             bool with_target) {
+  const auto fields = recipe.get<data::TableFields>();
+  return {model.number_columns(),
+          model.string_columns(),
+          with_target ? fields.target : "",
+          with_target ? model.classes() : StringList{},
+          fields.delimiter,
+          fields.missing_values};
+}
+
+// Rows whose categories training has not seen, column by column.
+class Unseen {
+ public:
+  explicit Unseen(const artefact::Artefact& model) : columns_(model.string_columns()) {
+    const json statistics = json::parse(model.statistics());
+    for (const auto& column : columns_) {
+      std::set<std::string>& texts = known_.emplace_back();
+      for (const auto& [text, count] : statistics.at("strings").at(column).items())
+        texts.insert(text);
+    }
+    counts_.resize(columns_.size());
+    first_.resize(columns_.size());
+  }
+  void look(const data::RawBatch& rows) {
+    rows_ += static_cast<int64_t>(rows.strings.size());
+    for (const auto& row : rows.strings)
+      for (size_t s = 0; s < columns_.size(); ++s)
+        if (!known_[s].contains(row[s]) && counts_[s]++ == 0) first_[s] = row[s];
+  }
+  void warn() const {
+    for (size_t s = 0; s < columns_.size(); ++s)
+      if (data::is_share_of_unseen(counts_[s], rows_))
+        log_warning(fmt::format("{} of {} rows have a value of '{}' that training has not: {}",
+                                counts_[s], rows_, columns_[s], data::cell_text(first_[s])));
+  }
+
+ private:
+  const StringList columns_;
+  std::vector<std::set<std::string>> known_;
+  std::vector<int64_t> counts_;
+  StringList first_;
+  int64_t rows_ = 0;
+};
+
+// `input` keeps referring to `table` and `unseen`.
+void take_table(data::RawTable& table, Unseen& unseen, Input& input) {
+  input.read = [&](int64_t begin) {
+    data::RawBatch part = table.read(kBatch);
+    unseen.look(part);
+    input.rows = begin + part.numbers.size(0);
     return part;
   };
-  return input;
 }
 
 // How many of them may be left out; none: the first bad picture is an error.
@@ -62,7 +111,6 @@ std::optional<int64_t> most_left_out(const recipe::Recipe& recipe, const std::st
 // `input` keeps referring to `images` and to itself.
 void take_images(const data::RawImages& images, std::optional<int64_t> most, Input& input) {
   for (const auto& line : images.passed_over()) log_warning(line);
-  input.rows = images.size();
   const auto leave_out = [&input, most](int64_t image, const data::BadPicture& why) {
     if (!most)
       throw Error(why.code(), why.message(), why.where(),
@@ -72,9 +120,10 @@ void take_images(const data::RawImages& images, std::optional<int64_t> most, Inp
     data::check_bad_samples(static_cast<int64_t>(input.left_out.size()), *most, "the input");
     log_warning(fmt::format("left out: {}", why.what()));
   };
-  input.read = [&images, leave_out](int64_t begin, int64_t end) {
+  input.read = [&images, &input, leave_out](int64_t begin) {
     data::RawBatch part;
-    part.images = images.read(begin, end, leave_out);
+    input.rows = std::min(images.size(), begin + kBatch);
+    part.images = images.read(begin, input.rows, leave_out);
     return part;
   };
 }
@@ -90,21 +139,26 @@ int64_t row_of(const Input& input, int64_t index) {
   return index;
 }
 
-artefact::Prediction predict_all(const artefact::Artefact& model, const Input& input) {
-  artefact::Prediction all;
-  std::vector<at::Tensor> scores;
-  for (int64_t begin = 0; begin < input.rows; begin += kBatch) {
-    auto part = model.predict(input.read(begin, std::min(input.rows, begin + kBatch)));
-    all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
-    scores.push_back(part.scores);
+// Answers the input part by part, in its order; `path`: of the input, for an error.
+void predict_all(const artefact::Artefact& model, Input& input, const std::string& path,
+                 const std::function<void(const artefact::Prediction& part,
+                                          const at::Tensor& targets, int64_t begin)>& take) {
+  int64_t answers = 0, bad_answers = 0, first_bad = -1;
+  for (int64_t begin = 0;; begin = input.rows) {
+    const data::RawBatch raw = input.read(begin);
+    if (input.rows == begin) break;
+    const auto part = model.predict(raw);
+    if (const at::Tensor bad = not_finite(part.scores).nonzero(); bad.numel() > 0) {
+      if (bad_answers == 0) first_bad = row_of(input, answers + bad[0].item<int64_t>());
+      bad_answers += bad.size(0);
+    }
+    answers += part.scores.size(0);
+    take(part, raw.targets, begin);
   }
-  if (scores.empty()) throw Error(Code::kData, "the input holds no samples");
-  all.scores = at::cat(scores, 0);
-  if (const at::Tensor bad = not_finite(all.scores).nonzero(); bad.numel() > 0)
+  if (input.rows == 0) throw Error(Code::kData, "the input holds no samples", path);
+  if (bad_answers > 0)
     log_warning(fmt::format("the output is not finite for {} of {} samples; the first is sample {}",
-                            bad.size(0), all.scores.size(0),
-                            row_of(input, bad[0].item<int64_t>())));
-  return all;
+                            bad_answers, answers, first_bad));
 }
 
 // How picture files become this model's images: as in its training.
@@ -136,52 +190,66 @@ void predict(const std::string& path, const std::vector<std::string>& files,
   if (model.takes_text())
     throw Error(Code::kUsage, "a language model predicts no table of answers", path,
                 "lehr generate writes text with it, lehr evaluate measures it on a text file");
+  const auto recipe = recipe_of(model, path);
   std::optional<data::RawImages> images;
+  std::optional<data::RawTable> table;
+  std::optional<Unseen> unseen;
   Input input;
   if (model.takes_images()) {
-    const auto recipe = recipe_of(model, path);
     images.emplace(files, picture_view(model, recipe));
     take_images(*images, most_left_out(recipe, bad_samples), input);
   } else {
     if (files.size() != 1) throw Error(Code::kUsage, "a table is one CSV file", "--input");
-    input =
-        input_of(data::read_raw_table(files[0], model.number_columns(), model.string_columns()));
+    table.emplace(files[0], raw_columns(model, recipe, false));
+    take_table(*table, unseen.emplace(model), input);
   }
-  const auto prediction = predict_all(model, input);
+  OutputFile file(output, files);
   const auto& classes = model.classes();
-  std::string csv;
-  if (classes.empty()) {
-    const int64_t k = prediction.scores.size(1);
-    for (int64_t j = 0; j < k; ++j)
-      csv += (j ? "," : "") + (k == 1 ? std::string("value") : fmt::format("value_{}", j));
-  } else {
-    csv = "label";
-    for (const auto& name : classes) csv += "," + csv_cell("probability_" + name);
-  }
   const bool names_files = images && images->holds_pictures();
-  csv += names_files ? ",file\n" : "\n";
-  const at::Tensor scores = prediction.scores.contiguous();
-  const float* value = scores.data_ptr<float>();
-  const at::Tensor bad = not_finite(scores);
-  const bool* is_bad = bad.const_data_ptr<bool>();
-  auto label = prediction.labels.begin();
-  auto left_out = input.left_out.begin();
-  for (int64_t i = 0; i < input.rows; ++i) {
-    const bool is_left_out = left_out != input.left_out.end() && *left_out == i;
-    if (is_left_out) ++left_out;  // its cells stay empty
-    // nothing is the largest of what is not finite
-    const bool has_label = !is_left_out && !*is_bad++;
-    if (!classes.empty()) csv += (has_label ? csv_cell(*label) : "") + ",";
-    if (!classes.empty() && !is_left_out) ++label;
-    for (int64_t j = 0; j < scores.size(1); ++j)
-      csv += (j ? "," : "") + (is_left_out ? "" : number(*value++));
-    csv += names_files ? "," + csv_cell(images->file(i)) + "\n" : "\n";
-  }
-  write_file_durably(output, csv);
-  terminal.print(fmt::format(
-      "{} samples{}: {}", scores.size(0),
-      input.left_out.empty() ? "" : fmt::format(", {} left out as bad", input.left_out.size()),
-      output));
+  bool has_head = false;
+  auto said = std::chrono::steady_clock::now();
+  predict_all(model, input, files[0], [&](const auto& part, const at::Tensor&, int64_t begin) {
+    const at::Tensor scores = part.scores.contiguous();
+    const int64_t k = scores.size(1);
+    std::string csv;
+    if (!std::exchange(has_head, true)) {
+      if (classes.empty()) {
+        for (int64_t j = 0; j < k; ++j)
+          csv += (j ? "," : "") + (k == 1 ? std::string("value") : fmt::format("value_{}", j));
+      } else {
+        csv = "label";
+        for (const auto& name : classes) csv += "," + csv_cell("probability_" + name);
+      }
+      csv += names_files ? ",file\n" : "\n";
+    }
+    const float* value = scores.data_ptr<float>();
+    const at::Tensor bad = not_finite(scores);
+    const bool* is_bad = bad.const_data_ptr<bool>();
+    auto label = part.labels.begin();
+    auto left_out = std::lower_bound(input.left_out.begin(), input.left_out.end(), begin);
+    for (int64_t i = begin; i < input.rows; ++i) {
+      const bool is_left_out = left_out != input.left_out.end() && *left_out == i;
+      if (is_left_out) ++left_out;  // its cells stay empty
+      // nothing is the largest of what is not finite
+      const bool has_label = !is_left_out && !*is_bad++;
+      if (!classes.empty()) csv += (has_label ? csv_cell(*label) : "") + ",";
+      if (!classes.empty() && !is_left_out) ++label;
+      for (int64_t j = 0; j < k; ++j) csv += (j ? "," : "") + (is_left_out ? "" : number(*value++));
+      csv += names_files ? "," + csv_cell(images->file(i)) + "\n" : "\n";
+    }
+    file.write(csv);
+    if (const auto now = std::chrono::steady_clock::now(); now - said > std::chrono::seconds(10)) {
+      terminal.print(fmt::format("{} samples", input.rows));
+      said = now;
+    }
+  });
+  file.finish();
+  if (unseen) unseen->warn();
+  const auto left_out = static_cast<int64_t>(input.left_out.size());
+  if (!file.is_standard_output())
+    terminal.print(fmt::format("{} samples{}: {}", input.rows - left_out,
+                               left_out == 0 ? "" : fmt::format(", {} left out as bad", left_out),
+                               output));
 }
 
 void evaluate_artefact(const std::string& path, const std::vector<std::string>& files, bool as_json,
@@ -190,15 +258,15 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
   const artefact::Artefact model(path);
   const auto recipe = recipe_of(model, path);
   std::optional<data::RawImages> images;
+  std::optional<data::RawTable> table;
+  std::optional<Unseen> unseen;
   Input input;
-  at::Tensor targets;
+  at::Tensor targets;  // of images; those of a table come with its rows
   if (!model.takes_images()) {
     if (files.size() != 1)
       throw Error(Code::kUsage, "a table is one CSV file with its target column", "--data");
-    auto table = data::read_raw_table(files[0], model.number_columns(), model.string_columns(),
-                                      recipe.get<data::TableFields>().target, model.classes());
-    targets = table.targets;
-    input = input_of(std::move(table));
+    table.emplace(files[0], raw_columns(model, recipe, true));
+    take_table(*table, unseen.emplace(model), input);
   } else {
     if (files.size() > 2) throw Error(Code::kUsage, "give the images, then their labels", "--data");
     // one: a folder with a class per sub-folder
@@ -206,28 +274,33 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
     images.emplace(std::vector{files[0]}, picture_view(model, recipe),
                    by_class ? model.classes() : StringList{});
     targets = by_class ? images->targets() : data::read_targets(files[1], model.classes());
+    if (!targets.defined())
+      throw Error(Code::kData, "the data holds no targets", files[0], "give labels too");
+    if (targets.size(0) != images->size())
+      throw Error(Code::kData,
+                  fmt::format("{} samples, but {} targets", images->size(), targets.size(0)),
+                  files.back());
     take_images(*images, most_left_out(recipe, bad_samples), input);
   }
-  if (!targets.defined())
-    throw Error(Code::kData, "the data holds no targets", files[0], "give labels too");
-  if (targets.size(0) != input.rows)
-    throw Error(Code::kData, fmt::format("{} samples, but {} targets", input.rows, targets.size(0)),
-                files.back());
-  const auto prediction = predict_all(model, input);
-  if (!input.left_out.empty()) {
-    std::vector<int64_t> kept;
-    for (int64_t row = 0; row < input.rows; ++row)
-      if (!std::binary_search(input.left_out.begin(), input.left_out.end(), row))
-        kept.push_back(row);
-    targets = targets.index_select(0, at::tensor(kept, at::kLong));
-  }
+  std::vector<at::Tensor> all_scores, all_targets;
+  predict_all(model, input, files[0],
+              [&](const auto& part, const at::Tensor& of_rows, int64_t begin) {
+                all_scores.push_back(part.scores);
+                if (of_rows.defined()) return all_targets.push_back(of_rows);
+                for (int64_t i = begin; i < input.rows; ++i)
+                  if (!std::binary_search(input.left_out.begin(), input.left_out.end(), i))
+                    all_targets.push_back(targets.slice(0, i, i + 1));
+              });
+  if (unseen) unseen->warn();
+  const at::Tensor scores = at::cat(all_scores, 0);
+  targets = at::cat(all_targets, 0);
   const auto fields = recipe.get<metrics::MetricsFields>();
   auto all = metrics::make_metrics(fields.names, metrics::make_context(fields, model.classes()));
-  json figures = {{"samples", prediction.scores.size(0)}};
+  json figures = {{"samples", scores.size(0)}};
   if (!input.left_out.empty()) figures["left_out"] = input.left_out.size();
   std::vector<std::vector<std::string>> rows;
   for (auto& metric : all) {
-    metric->update(prediction.scores, targets);
+    metric->update(scores, targets);
     for (const auto& result : metric->compute()) {
       figures[result.name] = result.value ? json(*result.value) : json{{"none", result.why}};
       rows.push_back({result.name,
@@ -235,9 +308,9 @@ void evaluate_artefact(const std::string& path, const std::vector<std::string>& 
     }
   }
   if (as_json) {
-    fmt::print("{}\n", figures.dump(2));
+    print_out(figures.dump(2) + "\n");
   } else {
-    terminal.table({fmt::format("{} samples", prediction.scores.size(0)), ""}, rows);
+    terminal.table({fmt::format("{} samples", scores.size(0)), ""}, rows);
   }
 }
 

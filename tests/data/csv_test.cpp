@@ -1,8 +1,10 @@
 #include "engine/data/csv.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "tests/data/files.h"
 
@@ -78,7 +80,7 @@ TEST_F(Csv, RefusesWhatIsNoTable) {
 
 TEST_F(Csv, ReadsNumbersAndWhatStandsForMissing) {
   const TableRows t =
-      table("x,y\n 1.5 ,-2e3\n+3,NA\nnan,\n.5,1e-400\n", {{"x", "y"}, {}, "", false});
+      table("x,y\n 1.5 ,-2e3\n+3,NA\nnan,\n.5,1e-400\n", {{"x", "y"}, {}, "", false, {}});
   EXPECT_EQ(t.rows, 4);
   EXPECT_EQ(t.numbers[0], 1.5);
   EXPECT_EQ(t.numbers[1], -2000);
@@ -89,15 +91,88 @@ TEST_F(Csv, ReadsNumbersAndWhatStandsForMissing) {
   EXPECT_EQ(t.numbers[6], 0.5);
   for (const char* bad : {"abc", "1.2.3", "inf", "1e999", "0x10", "1,", "--1", "+-1", "+"}) {
     const Error error = error_of([&] {
-      table(std::string("x\n1\n\"") + bad + "\"\n", {{"x"}, {}, "", false});
+      table(std::string("x\n1\n\"") + bad + "\"\n", {{"x"}, {}, "", false, {}});
     });
     EXPECT_EQ(error.where(), folder.path("t.csv") + ":3") << bad;
     EXPECT_TRUE(holds(error.what(), "column 'x'"));
   }
 }
 
+// as pandas 3.1.1 takes each in a column of numbers, where 1 stands for a number that is there
+TEST_F(Csv, SpellsNumbersAsPandas) {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const auto& [cell, value] : std::vector<std::pair<const char*, double>>{{"inf", inf},
+                                                                               {"-inf", -inf},
+                                                                               {"+inf", inf},
+                                                                               {"INF", inf},
+                                                                               {"Infinity", inf},
+                                                                               {"-infinity", -inf},
+                                                                               {"1e400", inf},
+                                                                               {"-1e400", -inf},
+                                                                               {"  3 ", 3},
+                                                                               {"5.", 5},
+                                                                               {".5", 0.5},
+                                                                               {"1e5", 1e5}})
+    EXPECT_EQ(parse_number(cell), value) << cell;
+  for (const char* missing :
+       {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+        "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"})
+    EXPECT_TRUE(parse_number(missing) && std::isnan(*parse_number(missing))) << missing;
+  for (const char* word : {"nan(1)", "+nan", "1_000", "0x10", "1d5", "infinit", "1,5", "none", "-"})
+    EXPECT_FALSE(parse_number(word)) << word;
+  EXPECT_TRUE(std::isnan(*parse_number("-", {"?", "-"})));
+  const Error error = error_of([&] { table("x\n1\n-inf\n", {{"x"}, {}, "", false, {}}); });
+  EXPECT_EQ(error.where(), folder.path("t.csv") + ":3");
+  EXPECT_EQ(error.message(), "column 'x': '-inf' is infinite");
+  EXPECT_EQ(table("x\n9007199254740993\n9007199254740992\n-0018014398509481984\n1e22\n",
+                  {{"x"}, {}, "", false, {}})
+                .rounded,
+            std::vector<int64_t>{1});
+}
+
+TEST_F(Csv, NamesOtherKindsOfFile) {
+  EXPECT_TRUE(holds(refused("PAR1....").what(), "is a Parquet file"));
+  EXPECT_TRUE(holds(refused("\xff\xfe"
+                            "a,b\n")
+                        .hint(),
+                    "iconv -f UTF-16"));
+  EXPECT_TRUE(holds(refused("a,b\r1,2\r").hint(), "tr '\\r' '\\n'"));
+  EXPECT_EQ(rows("a,b\r\n"), (Rows{{"a", "b"}}));
+  EXPECT_TRUE(holds(refused("a,b,a\n").hint(), "rename one of them"));
+}
+
+// Pieces of a stream end anywhere: in a quote, before a line feed, within a character.
+TEST_F(Csv, ReadsAFileBeyondItsWindowAsAtOnce) {
+  std::string content = "a,b,c\r\n";
+  for (int i = 0; content.size() < 5'000'000; ++i)
+    content += fmt::format("{},\"say \"\"{}\"\"\n{}\",{}{}", i, i, std::string(i % 97, 'x'),
+                           i % 3 ? "K\xc3\xb6ln" : "", i % 2 ? "\r\n" : "\n");
+  content += "\"" + std::string(3 << 20, 'y') + "\",2,3";  // one row is larger than the window
+  const std::string path = folder.write("t.csv", content);
+  const Bytes file = read_bytes(path);
+  CsvReader whole(file, ','), stream(path, ',');
+  std::vector<std::string_view> a, b;
+  int64_t rows = 0;
+  for (bool more = true; more; ++rows) {
+    more = whole.next(a);
+    ASSERT_EQ(stream.next(b), more);
+    ASSERT_EQ(a, b) << "row " << rows;
+    ASSERT_EQ(stream.where(), whole.where());
+  }
+  EXPECT_GT(rows, 10000);
+  folder.write("t.csv", content + "\n1,\xff,2\n");
+  CsvReader bad(path, ',');
+  const Error error = error_of([&] {
+    while (bad.next(b)) {
+    }
+  });
+  EXPECT_EQ(error.where(), fmt::format("{} at byte {}", path, content.size() + 3));
+}
+
 TEST_F(Csv, NamesTheNearestColumn) {
-  const Error error = error_of([&] { table("temp,cnt\n1,2\n", {{"temp"}, {}, "count", false}); });
+  const Error error = error_of([&] {
+    table("temp,cnt\n1,2\n", {{"temp"}, {}, "count", false, {}});
+  });
   EXPECT_EQ(error.code(), Code::kRecipe);
   EXPECT_EQ(error.where(), "data.target");
   EXPECT_TRUE(holds(error.hint(), "Did you mean 'cnt'?"));

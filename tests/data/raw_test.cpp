@@ -96,15 +96,19 @@ TEST(Raw, LeavesOutBadPicturesWhereItMay) {
 TEST(Raw, ReadsTablesByColumnName) {
   TempFolder folder;
   const auto path = folder.write("t.csv", "city,y,x\nUlm,yes,1\n,no,\n");
-  RawBatch raw = read_raw_table(path, {"x"}, {"city"}, "y", {"no", "yes"});
+  const auto read_all = [](const std::string& file, const RawColumns& columns) {
+    return RawTable(file, columns).read(INT64_MAX);
+  };
+  RawBatch raw = read_all(path, {{"x"}, {"city"}, "y", {"no", "yes"}});
   EXPECT_EQ(raw.numbers[0][0].item<double>(), 1);
   EXPECT_TRUE(std::isnan(raw.numbers[1][0].item<double>()));
   EXPECT_EQ(raw.strings, (std::vector<StringList>{{"Ulm"}, {""}}));
   EXPECT_TRUE(at::equal(raw.targets, at::tensor({int64_t{1}, int64_t{0}})));
-  raw = read_raw_table(path, {"x"}, {});
+  raw = read_all(path, {{"x"}, {}});
   EXPECT_FALSE(raw.targets.defined());
   EXPECT_EQ(raw.strings.size(), 2u);
-  raw = read_raw_table(folder.write("v.csv", "x;y\n1;2.5\n"), {"x"}, {}, "y", {}, ";");
+  raw = read_all(folder.write("v.csv", "x;y\n-;2.5\n"), {{"x"}, {}, "y", {}, ";", {"-"}});
+  EXPECT_TRUE(std::isnan(raw.numbers.item<double>()));
   EXPECT_TRUE(at::equal(raw.targets, at::tensor({2.5f}).view({1, 1})));
   EXPECT_TRUE(
       at::equal(read_targets(folder.write("l", idx({2}, std::string("\1\0", 2))), {"a", "b"}),

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -139,6 +140,99 @@ TEST_F(Tables, KeepThreeDistinctSetsThatAddedRowsDoNotMix) {
   const auto after = ids(people() + "300,1,Ulm,yes,2\n301,1,Ulm,yes,2\n");
   for (int s = 0; s < 3; ++s)
     for (double id : before[s]) EXPECT_TRUE(after[s].count(id));
+}
+
+// 60 rows of a number, with `cells` instead of the first ones
+std::string numbers_with(const StringList& cells) {
+  std::string text = "id,x,y\n";
+  for (size_t i = 0; i < 60; ++i)
+    text += fmt::format("{},\"{}\",{}\n", i, i < cells.size() ? cells[i] : fmt::format("{}.5", i),
+                        i * 0.5);
+  return text;
+}
+
+TEST_F(Tables, RefuseAColumnOfNumbersThatAFewCellsWouldMakeCategories) {
+  const auto opened = [&](const StringList& cells) {
+    return open_dataset(
+        fields("y", numbers_with(cells)).set("data.missing_values", StringList{"?"}));
+  };
+  EXPECT_EQ(opened({})->info().features, 1);
+  for (const char* missing : {"None", "#N/A", "", "?"})
+    EXPECT_EQ(opened({missing})->info().number_columns, StringList{"x"}) << missing;
+  const Error error = error_of([&] { opened({"12", "unknown", "12", "unknown", "-"}); });
+  EXPECT_EQ(error.code(), Code::kData);
+  EXPECT_EQ(error.where(), folder.path("train.csv"));
+  EXPECT_EQ(error.message(),
+            "column 'x' would become a category a value: 57 of 60 cells are numbers, and 'unknown' "
+            "(line 3), '-' (line 6) and others are not");
+  EXPECT_TRUE(holds(error.hint(), "data.missing_values"));
+  StringList commas;
+  for (int i = 0; i < 60; ++i) commas.push_back(fmt::format("{},5", i));
+  EXPECT_TRUE(holds(error_of([&] { opened(commas); }).hint(), "with a point"));
+  // as a target too
+  auto source = fields("x", numbers_with({"unknown"}));
+  EXPECT_TRUE(holds(error_of([&] { open_dataset(source); }).hint(), "say data.task"));
+  // declared, or a code of a few values: as it is, and said
+  source = fields("y", numbers_with({"unknown"}));
+  source.set("data.string_columns", StringList{"x"});
+  EXPECT_EQ(open_dataset(source)->info().string_columns, StringList{"x"});
+  std::string codes = "id,x,y\n";
+  for (int i = 0; i < 60; ++i)
+    codes += fmt::format("{},{},1\n", i, i % 6 ? std::to_string(i % 6) : "A");
+  const auto remarks = open_dataset(fields("y", codes))->remarks();
+  EXPECT_EQ(std::count(remarks.begin(), remarks.end(),
+                       "column 'x' is taken as categories: 50 of 60 cells are numbers, and 'A' "
+                       "(line 2) and others are not"),
+            1);
+}
+
+TEST_F(Tables, SayWhatEachColumnIsAndWhatIsUnseen) {
+  auto source = fields("bought");
+  source.set("data.validation_fraction", 0.0)
+      .set("data.test_file",
+           folder.write("test.csv",
+                        "id,age,city,bought,spent\n1,2,Paris,no,3\n1,2,Rom,no,3\n1,2,"
+                        "Ulm,no,3\n"));
+  EXPECT_EQ(
+      open_dataset(source)->remarks(),
+      (StringList{"column 'age': numbers, 257 values, 43 missing",
+                  "column 'spent': numbers, 300 values",
+                  "column 'city': categories, 4 different values",
+                  "test: 2 of 3 rows have a value of 'city' that training has not: 'Paris'"}));
+}
+
+TEST_F(Tables, MeasureConstantNearlyConstantAndLargeColumns) {
+  const auto number = [&](const std::function<std::string(int)>& cell) {
+    std::string text = "id,x,y\n";
+    for (int i = 0; i < 856; ++i) text += fmt::format("{},{},{}\n", i, cell(i), i % 2);
+    auto source = fields("y", text);
+    source.set("data.validation_fraction", 0.0);
+    const auto set = open_dataset(source);
+    EXPECT_TRUE(at::isfinite(filled(*set, Split::kTrain).inputs).all().item<bool>());
+    return std::pair(nlohmann::json::parse(set->statistics())["numbers"]["x"], set->remarks()[0]);
+  };
+  auto [constant, said] = number([](int) { return "14.62"; });
+  EXPECT_EQ(constant["std"], 0.0);
+  EXPECT_EQ(constant["mean"], 14.62);
+  EXPECT_EQ(said, "column 'x': numbers, 856 values, constant (14.62)");
+  // the last digit of a sum, as a computed column has it
+  EXPECT_EQ(number([](int i) { return i % 2 ? "0.30000000000000004" : "0.3"; }).first["std"], 0.0);
+  EXPECT_GT(number([](int i) { return i ? "1e-6" : "1"; }).first["std"].get<double>(), 0.03);
+  const auto large = number([](int i) { return i % 2 ? "1e200" : "-1e200"; }).first;
+  EXPECT_NEAR(large["std"].get<double>() / 1e200, 1, 1e-12);
+  EXPECT_TRUE(
+      holds(error_of([&] { number([](int i) { return i % 2 ? "1.7e308" : "-1.7e308"; }); }).what(),
+            "column 'x' holds values from"));
+}
+
+TEST_F(Tables, RefuseMoreCategoriesThanFeaturesMakeSense) {
+  std::string text = "id,x,y\n";
+  for (int i = 0; i < 100'001; ++i) text += fmt::format("{},k{},1\n", i, i);
+  auto source = fields("y", text);
+  source.set("data.validation_fraction", 0.0);
+  const Error error = error_of([&] { open_dataset(source); });
+  EXPECT_TRUE(holds(error.what(), "column 'x' has 100001 different values"));
+  EXPECT_TRUE(holds(error.hint(), "data.ignore_columns"));
 }
 
 TEST_F(Tables, NameTheRowThatIsWrong) {

@@ -48,6 +48,84 @@ TEST_F(Verbs, EvaluateGivesTheFigureOfTheRun) {
   EXPECT_EQ(figures["accuracy"], run["test"]["accuracy"]);
 }
 
+// From the artefact alone: delimiter, words for missing numbers, columns by name, quotes.
+TEST(VerbsOfTables, ReadAFileAsTheTrainingDid) {
+  const Scratch scratch;
+  for (const char* separator : {";", "tab"}) {
+    const std::string d = std::string(separator) == "tab" ? "\t" : separator;
+    std::string train = "x" + d + "id" + d + "city" + d + "y\n",
+                test = "y" + d + "city" + d + "x\n";
+    for (int i = 0; i < 90; ++i) {
+      const std::string x = i % 7 == 3 ? "?" : i % 11 == 5 ? "None" : std::to_string(i % 13);
+      const std::string city = i % 3 ? "\"Halle" + d + " Saale\"" : "Ulm";
+      train += x + d + std::to_string(i) + d + city + d + (i % 13 > 5 ? "yes" : "no") + "\n";
+      if (i % 4 == 0)
+        test += std::string(i % 13 > 4 ? "yes" : "no") + d + (i % 8 ? city : "Rom") + d + x + "\n";
+    }
+    scratch.write("train.csv", train);
+    scratch.write("test.csv", test);
+    scratch.write(
+        "table.yaml",
+        "data:\n  source: csv\n  train_file: train.csv\n  test_file: test.csv\n  target: y\n"
+        "  ignore_columns: [id]\n  missing_values: [\"?\"]\n  delimiter: \"" +
+            std::string(separator) +
+            "\"\nmodel:\n  name: logistic\ntraining:\n  global_batch_size: 16\n"
+            "  max_epochs: 3\n  threads: 1\n  device: cpu\noptimizer:\n  lr: 0.1\n");
+    shell("rm -rf run", scratch.path);
+    const Outcome trained = lehr({"train", "table.yaml", "--run", "run"}, scratch.path);
+    ASSERT_EQ(trained.code, 0) << trained.out;
+    EXPECT_NE(trained.out.find("of 23 rows have a value of 'city' that training has not: 'Rom'"),
+              std::string::npos)
+        << trained.out;
+    const Outcome evaluated = shell(
+        LEHR_BINARY_DIR "/lehr evaluate run/artefact --data test.csv --json 2> said", scratch.path);
+    ASSERT_EQ(evaluated.code, 0) << evaluated.out << scratch.read("said");
+    auto figures = nlohmann::json::parse(evaluated.out);
+    auto row = nlohmann::json::parse(scratch.read("run/metrics.json"))["test"];
+    EXPECT_EQ(figures["samples"], 23);
+    for (const char* metric : {"accuracy", "log_loss", "roc_auc"})
+      EXPECT_EQ(figures[metric], row[metric]) << separator << metric;
+    const Outcome predicted = lehr(
+        {"predict", "run/artefact", "--input", "test.csv", "--output", "out.csv"}, scratch.path);
+    ASSERT_EQ(predicted.code, 0) << predicted.out;
+    EXPECT_NE(predicted.out.find("of 23 rows have a value of 'city'"), std::string::npos);
+    std::istringstream answers(scratch.read("out.csv")), labels(test);
+    std::string answer, label;
+    std::getline(answers, answer), std::getline(labels, label);
+    int right = 0;
+    for (int i = 0; i < 23; ++i) {
+      ASSERT_TRUE(std::getline(answers, answer) && std::getline(labels, label));
+      right += answer.substr(0, answer.find(',')) == label.substr(0, label.find(d));
+    }
+    EXPECT_EQ(right / 23.0, row["accuracy"].get<double>()) << separator;
+    const Outcome none = shell("head -1 test.csv > none.csv; " LEHR_BINARY_DIR
+                               "/lehr predict run/artefact --input none.csv --output out.csv",
+                               scratch.path);
+    EXPECT_EQ(none.code, 4);
+    EXPECT_NE(none.out.find("none.csv: the input holds no samples"), std::string::npos) << none.out;
+  }
+}
+
+TEST_F(Verbs, LostOutputIsAnError) {
+  for (const char* words :
+       {"schema", "show small.yaml", "check small.yaml --json", "inspect run --json",
+        "recipes list", "doctor", "evaluate run/artefact --data test-images test-labels --json",
+        "predict run/artefact --input test-images --output -", "--help"}) {
+    const Outcome lost =
+        shell(std::string(LEHR_BINARY_DIR "/lehr ") + words + " > /dev/full", scratch->path);
+    EXPECT_EQ(lost.code, 4) << words << lost.out;
+    EXPECT_NE(lost.out.find("the output is lost: No space left on device"), std::string::npos)
+        << words << lost.out;
+  }
+  // a reader that has seen enough is no error of ours to tell of
+  const Outcome cut = shell(LEHR_BINARY_DIR "/lehr schema 2> said | true; cat said", scratch->path);
+  EXPECT_EQ(cut.out.find("error:"), std::string::npos) << cut.out;
+  const Outcome through = shell(
+      LEHR_BINARY_DIR "/lehr predict run/artefact --input test-images --output - 2> said | wc -l",
+      scratch->path);
+  EXPECT_EQ(through.out, "151\n");
+}
+
 TEST_F(Verbs, ExportOfTheRunGivesTheSameModel) {
   Outcome exported = lehr({"export", "run", "--output", "again"}, scratch->path);
   ASSERT_EQ(exported.code, 0) << exported.out;
