@@ -312,7 +312,7 @@ int dispatch(int argc, const char* const* argv, Options& o) {
     print_out(run::list_recipes());
   } else if (*recipes_copy) {
     run::copy_recipe(o.recipe, o.output);
-    print_out("copied to " + o.output + "\n");
+    if (o.output != "-") print_out("copied to " + o.output + "\n");
   } else if (*resume) {
     run::ResumeTestRequest request;
     request.program = std::filesystem::read_symlink("/proc/self/exe").string();

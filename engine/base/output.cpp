@@ -42,10 +42,11 @@ int own_descriptor(const std::string& path) {
   return -1;
 }
 
-// Links followed, also one to what is not there yet.
+// Links followed, also one to what is not there yet; not into a descriptor of this process.
 std::string followed(std::string path) {
   std::error_code error;
-  for (int links = 0; fs::is_symlink(path, error) && links < 40; ++links)
+  for (int links = 0; own_descriptor(path) < 0 && fs::is_symlink(path, error) && links < 40;
+       ++links)
     path = (fs::path(path).parent_path() / fs::read_symlink(path, error)).string();
   return path;
 }
@@ -76,13 +77,12 @@ Error refused(const std::string& path, const char* what, const char* hint) {
 void print_out(std::string_view text) { write_all(1, text, "standard output"); }
 
 OutputFile::OutputFile(const std::string& path, const std::vector<std::string>& inputs)
-    : path_(path), fd_(own_descriptor(path)) {
+    : path_(followed(path)), fd_(own_descriptor(path_)) {
   struct stat info {};
   if (fd_ >= 0) {
     if (::fstat(fd_, &info) != 0) throw refused(path, "is not open", "name a file");
     return;
   }
-  path_ = followed(path);
   if (::stat(path_.c_str(), &info) == 0) {
     for (const auto& input : inputs) {
       struct stat other {};
@@ -98,6 +98,9 @@ OutputFile::OutputFile(const std::string& path, const std::vector<std::string>& 
       return;
     }
   }
+  const std::string folder = fs::path(path_).parent_path().string();
+  if (!folder.empty() && !fs::is_directory(folder))
+    throw refused(path, "its folder is not there", "make it first");
   temporary_ = std::make_unique<Temporary>(path_ + ".tmp-" + unique_id());
   writer_ = std::make_unique<FileWriter>(temporary_->path());
 }

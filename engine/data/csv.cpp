@@ -132,13 +132,13 @@ CsvReader::CsvReader(const std::string& path, char delimiter)
 
 void CsvReader::begin() {
   at_ = plain_text({at_, static_cast<size_t>(end_ - at_)}, path_).data();
+  const std::string_view head(at_, end_ - at_);
+  if (head.find('\n') == head.npos && head.find('\r') != head.npos)
+    throw Error(Code::kData, "its lines end in a carriage return alone, as of old Mac programs",
+                path_, "Convert it: tr '\\r' '\\n' < FILE > NEW");
   std::vector<std::string_view> cells;
   if (!read_row(cells))
     throw Error(Code::kData, "the table is empty", path_, "It begins with a line of column names.");
-  const std::string_view all(window_, end_ - window_);
-  if (!more_ && all.find('\n') == all.npos && all.find('\r') != all.npos)
-    throw Error(Code::kData, "its lines end in a carriage return alone, as of old Mac programs",
-                path_, "Convert it: tr '\\r' '\\n' < FILE > NEW");
   for (size_t i = 0; i < cells.size(); ++i) {
     std::string name(trim(cells[i]));
     if (name.empty())

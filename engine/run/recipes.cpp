@@ -9,6 +9,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/files.h"
+#include "engine/base/output.h"
 
 namespace lehr::run {
 namespace {
@@ -55,7 +56,7 @@ void copy_recipe(const std::string& name, const std::string& output) {
   }
   if (file_exists(output))
     throw Error(Code::kUsage, "the file exists already", output, "name a new file");
-  write_file_durably(output, read_file(join_path(folder(), name + ".yaml")));
+  write_output(output, read_file(join_path(folder(), name + ".yaml")));
 }
 
 }  // namespace lehr::run

@@ -43,6 +43,16 @@ TEST(Output, FollowsALinkAlsoToWhatIsNotThereYet) {
     EXPECT_EQ(read_file(scratch / "real/out"), text);
     EXPECT_TRUE(fs::is_symlink(scratch / "link"));
   }
+  // as a link to /dev/stdout, which may be a pipe
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  fs::create_symlink("/dev/fd/" + std::to_string(ends[1]), scratch / "descriptor");
+  write_output(scratch / "descriptor", "third");
+  char got[5];
+  ASSERT_EQ(read(ends[0], got, sizeof got), 5);
+  EXPECT_EQ(std::string(got, 5), "third");
+  EXPECT_EQ(close(ends[1]), 0);  // it was not ours to close
+  close(ends[0]);
 }
 
 TEST(Output, GoesIntoAPipeAndLeavesADeviceWhatItIs) {
@@ -87,6 +97,7 @@ TEST(Output, RefusesItsInputAFolderAndADisk) {
   EXPECT_EQ(refused("link"), "link: is the input too, and would be gone");
   make_folders(scratch / "folder");
   EXPECT_EQ(refused("folder"), "folder: is a folder");
+  EXPECT_EQ(refused("nowhere/out"), "nowhere/out: its folder is not there");
   if (mknod((scratch / "disk").c_str(), S_IFBLK | 0600, makedev(7, 250)) == 0) {
     EXPECT_EQ(refused("disk"), "disk: is a disk");
   }

@@ -136,7 +136,8 @@ TEST_F(Csv, NamesOtherKindsOfFile) {
                             "a,b\n")
                         .hint(),
                     "iconv -f UTF-16"));
-  EXPECT_TRUE(holds(refused("a,b\r1,2\r").hint(), "tr '\\r' '\\n'"));
+  for (const char* old_mac : {"a,b\r1,2\r", "\"a\",\"b\"\r\"1\",\"2\"\r"})
+    EXPECT_TRUE(holds(refused(old_mac).hint(), "tr '\\r' '\\n'")) << old_mac;
   EXPECT_EQ(rows("a,b\r\n"), (Rows{{"a", "b"}}));
   EXPECT_TRUE(holds(refused("a,b,a\n").hint(), "rename one of them"));
 }

@@ -245,6 +245,8 @@ TEST_F(Verbs, RecipesAreListedAndCopied) {
   EXPECT_NE(listed.out.find("fashion_mnist_cnn"), std::string::npos) << listed.out;
   EXPECT_EQ(lehr({"recipes", "copy", "fashion_mnist_cnn", "mine.yaml"}, scratch->path).code, 0);
   EXPECT_TRUE(file_exists(scratch->file("mine.yaml")));
+  EXPECT_EQ(lehr({"recipes", "copy", "fashion_mnist_cnn", "-"}, scratch->path).out,
+            scratch->read("mine.yaml"));
   EXPECT_EQ(lehr({"recipes", "copy", "fashion_mnist_cn", "x.yaml"}, scratch->path).code, 2);
 }
 
