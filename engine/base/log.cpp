@@ -7,6 +7,7 @@
 #include <iostream>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 namespace lehr {
 namespace {
@@ -16,6 +17,9 @@ std::timed_mutex& mutex = *new std::timed_mutex;
 std::string& path = *new std::string;
 std::shared_ptr<spdlog::logger>& file = *new std::shared_ptr<spdlog::logger>;
 std::string& trouble = *new std::string;  // with the file
+// What was said while there was no file yet: it begins with that.
+constexpr size_t kMostEarly = 1000;
+auto& early = *new std::vector<std::pair<spdlog::level::level_enum, std::string>>;
 void (*printer)(const std::string&) = nullptr;
 
 // How long one that has to say something waits for one who stands still in the file.
@@ -35,6 +39,7 @@ void open_file() {
     file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
     file->flush_on(spdlog::level::trace);
     file->set_error_handler([](const std::string& what) { trouble = what; });
+    for (const auto& [level, message] : std::exchange(early, {})) file->log(level, message);
   } catch (const spdlog::spdlog_ex& e) {
     trouble = e.what();
   }
@@ -45,7 +50,10 @@ void say(spdlog::level::level_enum level, const char* prefix, const std::string&
   if (!lock) return print(prefix + message, /*alone=*/false);
   const std::string before = std::exchange(trouble, "");
   if (!path.empty() && !file) open_file();
-  if (file) file->log(level, message);
+  if (file)
+    file->log(level, message);
+  else if (early.size() < kMostEarly)
+    early.emplace_back(level, message);
   print(prefix + message);
   if (!trouble.empty() && trouble != before)
     print("warning: the log file cannot be written: " + trouble);

@@ -288,16 +288,25 @@ void Script::save(const std::function<void(const void*, size_t)>& write) const {
     return n;
   });
   caffe2::serialize::PyTorchStreamReader reader(std::make_shared<Memory>(whole));
-  caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t n) {
-    write(data, n);
-    return n;
-  });
-  for (const auto& name : reader.getAllRecords()) {
-    if (name.ends_with(".debug_pkl") || name == ".data/serialization_id") continue;
-    auto [data, size] = reader.getRecord(name);
-    writer.writeRecord(name, data.get(), size, /*compress=*/false);
+  // the writer ends its file in its destructor, from where nothing may be thrown
+  std::exception_ptr failure;
+  {
+    caffe2::serialize::PyTorchStreamWriter writer([&](const void* data, size_t n) {
+      try {
+        if (!failure) write(data, n);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      return n;
+    });
+    for (const auto& name : reader.getAllRecords()) {
+      if (failure || name.ends_with(".debug_pkl") || name == ".data/serialization_id") continue;
+      auto [data, size] = reader.getRecord(name);
+      writer.writeRecord(name, data.get(), size, /*compress=*/false);
+    }
+    writer.writeEndOfFile();
   }
-  writer.writeEndOfFile();
+  if (failure) std::rethrow_exception(failure);
 }
 
 std::string Script::archive() const {

@@ -81,8 +81,11 @@ class Reader {
     fs::path path = (fs::path(source->folder) / extends.text).lexically_normal();
     // links are followed before the folder is compared, so that none leads out of it
     std::error_code error;
-    fs::path real = fs::weakly_canonical(path, error);
-    fs::path root = fs::weakly_canonical(main->folder.empty() ? "." : main->folder, error);
+    // of a relative path that is not there the standard leaves the folder out
+    fs::path real = fs::weakly_canonical(fs::absolute(path), error);
+    fs::path root =
+        fs::weakly_canonical(fs::absolute(main->folder.empty() ? "." : main->folder), error);
+    if (root.filename().empty()) root = root.parent_path();  // "folder/."
     auto [end, unused] = std::mismatch(root.begin(), root.end(), real.begin(), real.end());
     if (error || end != root.end()) {
       return fail(fmt::format("'{}' lies outside the folder of the recipe", shown(extends.text)),

@@ -81,6 +81,13 @@ bool resume_test(const ResumeTestRequest& request, track::Terminal& terminal) {
   }
   for (const auto& [name, sum] : b)
     if (!a.count(name)) different.push_back(name);
+  if (killed == 0 && request.kills > 0) {
+    terminal.print(
+        fmt::format("nothing is proved: each of {} starts had ended before it was killed; raise "
+                    "training.max_steps, or --kills; both runs are in {}",
+                    request.kills, request.folder));
+    return false;
+  }
   if (different.empty()) {
     terminal.print(fmt::format("equal: {} tensors, step {} and {} samples, killed {} time(s)",
                                a.size() - 2, a.at("step"), a.at("samples"), killed));

@@ -18,6 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// In so many fields a finished run differs from one that a user may have meant to go on with.
+constexpr size_t kFewChanges = 3;
+
 // number behind "name-", or -1
 int64_t number_of(const std::string& folder, const std::string& name) {
   if (folder.size() <= name.size() + 1 || folder.compare(0, name.size() + 1, name + "-") != 0)
@@ -68,10 +71,21 @@ std::string unfinished(const std::string& path, const std::vector<recipe::Differ
       path, saved.front().step, fmt::join(lines, ", "), path);
 }
 
+std::string finished(const std::string& path, const std::vector<recipe::Difference>& changes) {
+  const bool any_exact =
+      std::any_of(changes.begin(), changes.end(), [](const auto& change) { return change.exact; });
+  std::vector<std::string> lines;
+  for (const auto& change : changes)
+    if (change.exact == any_exact) lines.push_back(change.text());
+  return fmt::format("{} is finished and differs in {}; --run {} says how to go on from it", path,
+                     fmt::join(lines, ", "), path);
+}
+
 }  // namespace
 
 RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& request) {
-  const bool never = recipe.get<checkpoint::CheckpointFields>().resume == "never";
+  const std::string resume = recipe.get<checkpoint::CheckpointFields>().resume;
+  const bool never = resume == "never", begins_elsewhere = !never && resume != "auto";
   const bool fresh = (request.fresh || never) && !request.again;
   if (!request.run.empty()) {
     RunFolder folder = enter(request.run, make_new_folder(request.run));
@@ -108,8 +122,15 @@ RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& r
       if (!changes) continue;
       const bool exact = std::none_of(changes->begin(), changes->end(),
                                       [](const recipe::Difference& d) { return d.exact; });
+      // from where this one is to begin, that one has not begun
+      if (begins_elsewhere && std::any_of(changes->begin(), changes->end(), [](const auto& d) {
+            return d.key == "checkpoint.resume";
+          }))
+        continue;
       if (file_exists(join_path(path, "finished.json"))) {
         if (changes->empty() && done.empty()) done = path;
+        if (!changes->empty() && changes->size() <= kFewChanges && note.empty())
+          note = finished(path, *changes);
       } else if (exact) {
         return enter(path, false);
       } else if (note.empty()) {

@@ -53,6 +53,7 @@ void on_signal(int signal) {
 
 void install_stop_signals(bool exits_at_second) {
   exits = exits_at_second;
+  signal(SIGPIPE, SIG_IGN);  // whoever reads what is printed may go away, training does not
   struct sigaction action = {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;

@@ -1,6 +1,7 @@
 // Requests to stop: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone), SIGUSR1 and SIGUSR2 (a
 // cluster's notice), SIGXCPU (the limit of CPU time). The first is remembered for whoever asks at a
-// boundary. What the process was started to ignore (nohup, `&` in a script) it goes on ignoring.
+// boundary; SIGPIPE is ignored. What the process was started to ignore (nohup, `&` in a script) it
+// goes on ignoring.
 //
 // A second SIGINT ends the process at once, unless it comes within a second of the first: one
 // Ctrl-C reaches a process twice where a wrapper in its process group hands on what the terminal

@@ -380,7 +380,8 @@ void Training::restore_or_start() {
       world_->size() == 1
           ? ""
           : fmt::format(" on each of {} ranks ({})", world_->size(), place_.launcher)));
-  for (const auto& line : parts_->dataset->remarks()) terminal_.print("data: " + line);
+  if (is_lead())
+    for (const auto& line : parts_->dataset->remarks()) log_info("data: " + line);
   terminal_.print(step_->describe());
 }
 

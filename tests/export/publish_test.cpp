@@ -247,6 +247,20 @@ TEST_F(Sabotage, SourceThatDoesNotCompileIsOurFault) {
   EXPECT_EQ(list_folder(scratch.path()), StringList{});
 }
 
+// LibTorch's writer ends its file in a destructor.
+TEST_F(Sabotage, WhatCannotBeWrittenIsAnError) {
+  const auto r = image_request(scratch.file("a"));
+  const Script core = trace(*r.model, draw(*r.dataset, 2).inputs);
+  for (int64_t fails_at : {0, 1, 3}) {
+    int64_t writes = 0;
+    EXPECT_THROW(core.save([&](const void*, size_t) {
+      if (writes++ >= fails_at) throw Error(Code::kData, "no space");
+    }),
+                 Error);
+    EXPECT_EQ(writes, fails_at + 1);
+  }
+}
+
 TEST_F(Sabotage, AWeightThatIsNotTheModelsIsNamed) {
   auto r = image_request(scratch.file("a"));
   const Script script = wrap(trace(*r.model, draw(*r.dataset, 2).inputs),

@@ -65,6 +65,22 @@ TEST_F(RunFolders, NameTheUnfinishedRunThatDiffersWhenAnotherBegins) {
   expect(cut({}), 75, {"runs/small-9 is a link that leads nowhere", "runs/small-10: continuing"});
 }
 
+TEST_F(RunFolders, NameTheFinishedRunThatMoreIsAskedOfAndBeginWhereTheRecipeSays) {
+  ASSERT_EQ(train({"training.max_steps=3"}).code, 0);
+  EXPECT_NE(scratch.read("runs/small-1/log.txt").find("data: train"), std::string::npos);
+  expect(
+      cut({"training.max_steps=9"}), 75,
+      {"runs/small-2: beginning",
+       "runs/small-1 is finished and differs in training.max_steps: 3 -> 9; --run runs/small-1"});
+  // the unfinished one did not begin there
+  expect(cut({"training.max_steps=9", "checkpoint.resume=runs/small-1"},
+             {"--allow-approximate-resume"}),
+         75, {"runs/small-3: continuing after step 3"});
+  expect(cut({"training.max_steps=9", "checkpoint.resume=runs/small-1"},
+             {"--allow-approximate-resume"}),
+         75, {"runs/small-3: continuing after step 4"});
+}
+
 // `never` in a recipe is --fresh; what was begun by either goes on in its own folder.
 TEST_F(RunFolders, ThatBeginAnewNameTheCommandThatContinues) {
   const std::string never = "checkpoint.resume=never";

@@ -50,6 +50,19 @@ class Stop : public ::testing::Test {
   Scratch scratch;
 };
 
+// whoever reads what is printed may go away
+TEST_F(Stop, ATrainingOutlivesItsReader) {
+  for (const char* words : {"train", "launch -n 2"}) {
+    const std::string run = std::string("piped-") + words[0];
+    const Outcome piped = shell(
+        fmt::format("{}/lehr {} small.yaml --run {} --set training.max_steps=60 2>&1 | head -1",
+                    LEHR_BINARY_DIR, words, run),
+        scratch.path);
+    EXPECT_TRUE(wait_for([&] { return file_exists(scratch.file(run + "/finished.json")); }))
+        << piped.out;
+  }
+}
+
 const std::vector<std::string> kTrain{"train"}, kLaunch{"launch", "-n", "2"};
 
 TEST_F(Stop, ATrainingSavesAtAnyRequest) {

@@ -131,6 +131,9 @@ TEST_F(Verbs, ExportOfTheRunGivesTheSameModel) {
   ASSERT_EQ(exported.code, 0) << exported.out;
   EXPECT_EQ(scratch->read("again/model.safetensors"),
             scratch->read("run/artefact/model.safetensors"));
+  const Outcome artefact = lehr({"export", "run/artefact", "--output", "x"}, scratch->path);
+  EXPECT_EQ(artefact.code, 2);
+  EXPECT_NE(artefact.out.find("is an artefact"), std::string::npos) << artefact.out;
   Outcome twice = lehr({"export", "run", "--output", "again"}, scratch->path);
   EXPECT_EQ(twice.code, 2) << twice.out;
 }
@@ -184,6 +187,15 @@ TEST_F(Verbs, CheckNamesEveryMistakeWithItsLine) {
   for (const char* part :
        {"bad.yaml:2:", "cnn", "bad.yaml:4:", "global_batch_size", "bad.yaml:6:", "optimizer.lr"})
     EXPECT_NE(checked.out.find(part), std::string::npos) << part << "\n" << checked.out;
+}
+
+TEST_F(Verbs, ABaseThatIsNotThereIsNamedFromAnyFolder) {
+  scratch->write("child.yaml", "extends: nope.yaml\n");
+  for (const char* recipe : {"child.yaml", "./child.yaml"}) {
+    const Outcome outcome = lehr({"check", recipe}, scratch->path);
+    EXPECT_EQ(outcome.code, 3);
+    EXPECT_NE(outcome.out.find("cannot be opened"), std::string::npos) << outcome.out;
+  }
 }
 
 TEST_F(Verbs, DataThatIsMissingNamesTheCommand) {
