@@ -205,20 +205,23 @@ TEST(Tokenize, ALongDocumentHasTheIdsOfTheWhole) {
   Scratch scratch;
   Random random(5, Stream::kTest, 8);
   std::string text;
-  const char* const words[] = {"lehr", " anneals", "\xc3\xa9", "\n\n  ", " 12345",
-                               "'ll",  ".",        "\r\n",     "   "};
-  while (text.size() < (9u << 20)) text += words[random.below(9)];
-  text.replace(3 << 20, 3 << 20, std::string(3 << 20, 'a'));  // a word of 3 MiB
+  // a cut nearly anywhere gives other ids: within " lehr", within a character of several bytes
+  const std::string fire = "\xf0\x9f\x94\xa5";
+  const std::string words[] = {" lehr", " lehr",  " lehr", fire,    fire, fire,
+                               fire,    "\n\n  ", "'ll",   ".\r\n", "   "};
+  while (text.size() < (9u << 20)) text += words[random.below(11)];
+  text.replace((3 << 20) + 1, 3 << 20, std::string(3 << 20, 'a'));  // a word of 3 MiB
   scratch.write("long.txt", text);
   scratch.write("long.txt.gz", "");
   ASSERT_EQ(shell("gzip -kf long.txt && printf 'ab\\n' > short.txt", scratch.path).code, 0);
   data::BpeParts parts = data::byte_parts(true);
   parts.tokens.push_back("");  // the end of a text is 256
+  const uint32_t a = 'a', blank = ' ', l = 'l', e = 'e', h = 'h', r = 'r';
   for (const auto& [left, right] :
-       {std::pair{'a', 'a'}, std::pair{'l', 'e'}, std::pair{' ', ' '}}) {
+       {std::pair{a, a}, {blank, blank}, {l, e}, {h, r}, {259u, 260u}, {blank, 261u}}) {
     const auto id = static_cast<uint32_t>(parts.tokens.size());
-    parts.merges.push_back({static_cast<uint32_t>(left), static_cast<uint32_t>(right), id, id});
-    parts.tokens.push_back({left, right});
+    parts.merges.push_back({left, right, id, id});
+    parts.tokens.push_back(parts.tokens[left] + parts.tokens[right]);
   }
   scratch.write("bpe.json", data::write_bpe(parts));
   const auto bpe = data::make_bpe(parts, "bpe");
