@@ -58,7 +58,9 @@ void ImageDataset::fit(const ImageFields& fields, const std::vector<int64_t>& lo
   if (most_left_out_)
     check_bad_samples(looked_at.size() - measured, *most_left_out_,
                       fmt::format("the first {} that were looked at", looked_at.size()));
-  if (measured == 0) throw Error(Code::kData, "no training image can be read");
+  if (measured == 0)
+    throw Error(Code::kData, "no training image can be read", "",
+                "`lehr check --all` says of each what is wrong.");
 
   auto per_channel = [&](const FloatList& given, const char* name) {
     if (given.empty() || static_cast<int64_t>(given.size()) == channels) return;

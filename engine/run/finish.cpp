@@ -55,10 +55,11 @@ static NamedTensors weights_of(const models::Model& model) {
 checkpoint::Loaded load_from(const std::string& path) {
   if (file_exists(join_path(path, "model.pt")) || file_exists(join_path(path, "1/model.pt")))
     throw Error(Code::kUsage, "is an artefact, and a run or a checkpoint is wanted", path,
-                "lehr predict, evaluate and generate take it as it is");
+                "lehr predict, evaluate and generate take it as it is, model.init_from the "
+                "model.safetensors in it");
   if (file_exists(join_path(path, "MANIFEST.json"))) return checkpoint::load(path);
   if (std::filesystem::is_regular_file(path))
-    throw Error(Code::kCheckpoint, "is a file, and a folder is wanted", path,
+    throw Error(Code::kUsage, "is a file, and a folder is wanted", path,
                 "name the folder that it lies in");
   const std::string inside = join_path(path, "checkpoints");
   auto loaded = checkpoint::newest(file_exists(inside) ? inside : path,

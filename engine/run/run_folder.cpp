@@ -88,6 +88,8 @@ RunFolder choose_run_folder(const recipe::Recipe& recipe, const FolderRequest& r
   const bool never = resume == "never", begins_elsewhere = !never && resume != "auto";
   const bool fresh = (request.fresh || never) && !request.again;
   if (!request.run.empty()) {
+    if (fs::exists(request.run) && !fs::is_directory(request.run))
+      throw Error(Code::kUsage, "is no folder", request.run, "name a folder for the run");
     RunFolder folder = enter(request.run, make_new_folder(request.run));
     if (folder.resumes && fresh)
       throw Error(Code::kUsage, "this folder holds a run already", request.run,
