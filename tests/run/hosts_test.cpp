@@ -168,7 +168,7 @@ TEST_F(Hosts, UnderLossesGiveTheSameBitsOrSayWhatFailed) {
   lose(1, 30);
   const std::string few = " --set training.max_steps=2 --set validation.interval=0";
   const Job job = run("train small.yaml --run lossy --set parallelism.timeout=15s" + few);
-  EXPECT_LT(job.seconds, 50) << job.out;
+  EXPECT_LT(job.seconds, 150) << job.out;  // many times the timeout, on a machine that is busy
   std::cout << fmt::format("ended after {:.1f} s with codes {}\n", job.seconds,
                            fmt::join(job.codes, ", "));
   if (job.codes == kAllDone) {
