@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +22,11 @@ void write_all(int fd, std::string_view text, const std::string& path) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EPIPE && fd == 1) {  // as if whoever started us had not ignored it
+      remove_temporaries();
+      ::signal(SIGPIPE, SIG_DFL);
+      ::raise(SIGPIPE);
+    }
     if (n < 0)
       throw Error(Code::kData, fmt::format("the output is lost: {}", std::strerror(errno)), path,
                   errno == ENOSPC ? "free some space there, or write elsewhere" : "");

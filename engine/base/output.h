@@ -10,7 +10,8 @@
 
 namespace lehr {
 
-// To standard output, whole. Throws Error{kData} where it is lost (a full disk).
+// To standard output, whole. Throws Error{kData} where it is lost (a full disk); a reader that has
+// gone ends the process by SIGPIPE.
 void print_out(std::string_view text);
 
 // A plain file, or a new one, is there whole after finish(), or stays as it was before; a link is
