@@ -21,6 +21,7 @@ struct Pulse {
   std::atomic<int> waits;       // the main thread: for other ranks, for whoever reads its output
   std::atomic<int> saves;       // checkpoints that are being written, in any thread
   std::atomic<bool> incurable;  // no restart cures what ends it
+  std::atomic<bool> leaves;     // its work is over: what is left is to give back what it holds
   char folder[kFolder];         // of the run
   char cause[kCause];           // what ended the process, in its own words
 

@@ -72,7 +72,7 @@ void SharedPulses::reset(int rank) const {
   pulse.alive = pulse.moves = pulse.phase = 0;
   pulse.step = pulse.usual_ns = 0;
   pulse.waits = pulse.saves = 0;
-  pulse.incurable = false;
+  pulse.incurable = pulse.leaves = false;
   pulse.cause[0] = '\0';
 }
 

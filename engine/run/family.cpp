@@ -305,7 +305,7 @@ void Family::watch() {
   if (patience_.heartbeat_s <= 0) return;
   for (int rank = 0; rank < ranks_; ++rank) {
     Child& child = children_[static_cast<size_t>(rank)];
-    if (child.status) continue;
+    if (child.status || pulses_.of(rank).leaves) continue;
     watch_alive(rank, child);
     watch_moves(rank, child);
   }

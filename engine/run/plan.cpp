@@ -76,16 +76,22 @@ void plan_batch(const recipe::Recipe& recipe, int64_t world, Plan& plan) {
   plan.micro_batch = (plan.global_batch + plan.shards - 1) / plan.shards;
 }
 
+// Nobody takes so many steps, and their samples can still be counted.
+constexpr double kEndless = 1e12;
+
+int64_t whole_steps(double steps) { return std::llround(std::min(steps, kEndless)); }
+
 int64_t in_steps(const Duration& d, const Plan& plan) {
   switch (d.unit) {
     case Duration::Unit::kSteps:
-      return static_cast<int64_t>(d.value);
+      return whole_steps(d.value);
     case Duration::Unit::kEpochs:
-      return std::max<int64_t>(d.value > 0, std::llround(d.value * plan.steps_per_epoch));
+      return std::max<int64_t>(d.value > 0,
+                               whole_steps(d.value * static_cast<double>(plan.steps_per_epoch)));
     case Duration::Unit::kSamples:
-      return static_cast<int64_t>(std::ceil(d.value / plan.global_batch));
+      return whole_steps(std::ceil(d.value / static_cast<double>(plan.global_batch)));
     case Duration::Unit::kTokens:
-      return static_cast<int64_t>(
+      return whole_steps(
           std::ceil(d.value / static_cast<double>(plan.context * plan.global_batch)));
     default:
       return 0;
@@ -126,7 +132,8 @@ Plan make_plan(const recipe::Recipe& recipe, const data::Dataset& dataset, int64
   int64_t limit = -1;
   if (training.max_steps) limit = *training.max_steps;
   if (training.max_epochs) {
-    int64_t steps = std::llround(*training.max_epochs * plan.steps_per_epoch);
+    const int64_t steps =
+        whole_steps(*training.max_epochs * static_cast<double>(plan.steps_per_epoch));
     if (steps == 0 && *training.max_epochs > 0)
       throw Error(Code::kRecipe,
                   fmt::format("{} of {} steps an epoch is no step", *training.max_epochs,

@@ -773,9 +773,10 @@ Code Training::finish() {
 Code train(const TrainRequest& request, track::Terminal& terminal) {
   install_stop_signals();
   const dist::Place place = dist::find_place();
-  if (place.rank == 0) return Training(request, terminal, place).run();
   track::Terminal quiet(-1);  // what a lead says once need not be said by all
-  return Training(request, quiet, place).run();
+  const Code code = Training(request, place.rank == 0 ? terminal : quiet, place).run();
+  pulse().leaves = true;
+  return code;
 }
 
 }  // namespace lehr::run

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "engine/run/fields.h"
+#include "engine/run/plan.h"
 
 namespace lehr::run {
 namespace {
@@ -60,6 +62,16 @@ TEST(Facts, LeadAMovedProjectToItsData) {
   // of a release that kept the folder alone
   EXPECT_EQ(recipe_folders_of(R"({"recipe_folder": "/p"})", "new/runs/r-1"),
             (std::vector<std::string>{"/p"}));
+}
+
+TEST(Plan, DurationsBeyondAnyCountDoNotTurnRound) {
+  Plan plan;
+  plan.steps_per_epoch = 10, plan.global_batch = 4, plan.context = 8;
+  using Unit = Duration::Unit;
+  for (const Unit unit : {Unit::kSteps, Unit::kEpochs, Unit::kSamples, Unit::kTokens})
+    for (const double value : {1e30, 1e300, std::numeric_limits<double>::infinity()})
+      EXPECT_EQ(in_steps({value, unit}, plan), 1'000'000'000'000);
+  EXPECT_EQ(in_steps({2.5, Unit::kEpochs}, plan), 25);
 }
 
 }  // namespace

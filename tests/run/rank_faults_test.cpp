@@ -322,6 +322,19 @@ TEST_F(Standstills, OfOneProcessIsNamedAndEnds) {
   EXPECT_NE(log().find("parallelism.timeout"), std::string::npos) << log();
 }
 
+// Its work is done and saved: giving back what it holds may take longer than a heartbeat.
+TEST_F(Standstills, OfARankThatLeavesIsNoFailure) {
+  scratch.write("hold", "exit 1");
+  const pid_t pid =
+      start("{} launch -n 2 small.yaml --run {} --set training.max_steps=60", "leaves");
+  ASSERT_TRUE(wait_for([&] { return file_exists(scratch.file("leaves/finished.json")); }, 60, pid))
+      << log();
+  usleep(4'000'000);
+  let_go();
+  EXPECT_EQ(wait_for(pid, 60), 0) << log();
+  EXPECT_EQ(log().find("killed"), std::string::npos) << log();
+}
+
 TEST_F(Standstills, OfOneRankIsNamedEndedAndRestarted) {
   for (const int ranks : {1, 2}) {
     const std::string run = fmt::format("of{}", ranks);
