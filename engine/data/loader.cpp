@@ -227,10 +227,12 @@ struct Loader::State {
     return slot;
   }
 
-  std::exception_ptr error_ahead() {
+  const StepBatch* peek() {
     if (is_past(taken)) return nullptr;
     std::unique_lock lock(mutex);
-    return wait(lock).error;
+    Slot& slot = wait(lock);
+    if (slot.error) std::rethrow_exception(slot.error);  // and again on the next call
+    return &*slot.batch;
   }
 
   void work() {
@@ -297,7 +299,7 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
 
 Loader::~Loader() = default;
 
-std::exception_ptr Loader::error_ahead() { return state_->error_ahead(); }
+const StepBatch* Loader::peek() { return state_->peek(); }
 
 void Loader::seek(int64_t samples) { state_->seek(samples); }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <vector>
 
@@ -53,9 +52,10 @@ class Loader {
   // again). Errors of loader threads are thrown here, at the step they belong to. Memory of a batch
   // is used again once nobody refers to its tensors or to views of them.
   StepBatch next();
-  // Waits for the step that next() would give, and says whether it would throw, so that ranks can
-  // stop together before it.
-  std::exception_ptr error_ahead();
+  // Waits for the step that next() would give and shows it, with tensors on the CPU, until then;
+  // nullptr where one_pass has ended. Throws what next() would, so that ranks can stop together
+  // before it.
+  const StepBatch* peek();
   int64_t steps_per_epoch() const;
   int64_t samples_per_epoch() const;  // with drop_last, what an epoch uses
 

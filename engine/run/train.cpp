@@ -69,7 +69,7 @@ class Training {
  private:
   void open();
   void open_world(const recipe::Recipe& recipe);
-  std::vector<double> facts(double own_seconds);
+  step::Beside facts(double own_seconds);
   void heed(const std::vector<double>& facts);
   void check_replicas();
   void keep_threads(const Surroundings& then);
@@ -214,6 +214,13 @@ void Training::open() {
   context.world = ranks_.get();
   context.seed = parts_->context.seed;
   context.is_text = parts_->dataset->info().is_text;
+  context.specimen = [this, device] {
+    Batch batch = parts_->dataset->allocate(2);
+    for (at::Tensor* t : {&batch.inputs, &batch.targets, &batch.segments})
+      if (t->defined()) *t = t->zero_().to(device);
+    batch.samples = {0, 1};
+    return batch;
+  };
   step_ = std::make_unique<step::Step>(model_, recipe, context);
 
   const auto checkpoint = recipe.get<checkpoint::CheckpointFields>();
@@ -427,12 +434,17 @@ const char* Training::why_ended() const {
 
 // What depends on this process' clock and signals is decided for all ranks together: the lead's
 // clock counts, and anyone's signal. `own_seconds`: this rank's own work of the step under way.
-std::vector<double> Training::facts(double own_seconds) {
+step::Beside Training::facts(double own_seconds) {
+  step::Beside beside;
   // what the next step would end at is known while all can still stop together
   const auto asked = Clock::now();
   if (!data_error_ && progress_.step + 1 < parts_->plan.total_steps) {
     const auto span = phase("load", true);
-    data_error_ = loader_->error_ahead();
+    try {
+      beside.next = &loader_->peek()->micro;
+    } catch (...) {
+      data_error_ = std::current_exception();
+    }
     enter("step", true);
   }
   own_seconds += seconds_since(asked);
@@ -440,12 +452,13 @@ std::vector<double> Training::facts(double own_seconds) {
   save_by_time_ =
       parts_->plan.checkpoint_s > 0 && seconds_since(last_save_) >= parts_->plan.checkpoint_s;
   progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin_);
-  if (!ranks_) return {};
-  std::vector<double> facts(3 + static_cast<size_t>(world_->size()));
+  if (!ranks_) return beside;
+  std::vector<double>& facts = beside.numbers;
+  facts.resize(3 + static_cast<size_t>(world_->size()));
   facts[0] = stop_ ? 1 : 0;
   if (is_lead()) facts[1] = save_by_time_ ? 1 : 0, facts[2] = progress_.train_seconds;
   facts[3 + static_cast<size_t>(world_->rank())] = own_seconds;
-  return facts;
+  return beside;
 }
 
 // `facts`: of all ranks, summed.

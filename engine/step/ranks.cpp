@@ -98,8 +98,9 @@ Rows Ranks::own_rows(const at::Tensor& parameter) const {
   return part_of(parameter, sharers.size(), sharers.rank());
 }
 
-std::function<Counts()> Ranks::begin_counts(const std::vector<Counts>& mine) {
-  const auto ranks = static_cast<size_t>(world_.size()), rank = static_cast<size_t>(world_.rank());
+// What the ranks add up of a step: weight, samples and, where they are counted, each rank's
+// backwards.
+Ranks::Numbers Ranks::summands(const std::vector<Counts>& mine) const {
   TreeSum tree;
   at::Tensor sum = at::zeros({2}, at::kDouble);
   for (const Counts& one : mine) {
@@ -109,26 +110,48 @@ std::function<Counts()> Ranks::begin_counts(const std::vector<Counts>& mine) {
     else
       sum.add_(values);
   }
-  if (fixed_order()) {
-    sum = tree.take();
-    if (ranks > 1) world_.sum_in_tree(sum);
-    return [sum] { return Counts{sum[0].item<double>(), sum[1].item<double>()}; };
-  }
-  if (sends_each_backward() || options_.count_backwards) {
-    Numbers backwards(ranks);
-    backwards[rank] = static_cast<double>(mine.size());
-    sum = at::cat({sum, at::tensor(backwards, at::kDouble)});
-  }
-  const std::shared_ptr<dist::Pending> pending = world_.begin_sum(sum);
-  return [sum, pending] {
-    pending->wait();
-    Counts counts{sum[0].item<double>(), sum[1].item<double>()};
-    if (sum.numel() > 2) {
-      counts.backwards = sum.slice(0, 2).max().to(at::kLong).item<int64_t>();
-      counts.fewest = sum.slice(0, 2).min().to(at::kLong).item<int64_t>();
-    }
-    return counts;
+  if (fixed_order() && !mine.empty()) sum = tree.take();
+  Numbers numbers{sum[0].item<double>(), sum[1].item<double>()};
+  if (!counts_backwards()) return numbers;
+  numbers.resize(2 + static_cast<size_t>(world_.size()));
+  numbers[2 + static_cast<size_t>(world_.rank())] = static_cast<double>(mine.size());
+  return numbers;
+}
+
+Counts Ranks::counts_of(const double* sums) const {
+  Counts counts{sums[0], sums[1]};
+  if (!counts_backwards()) return counts;
+  const auto [fewest, most] = std::minmax_element(sums + 2, sums + 2 + world_.size());
+  counts.backwards = static_cast<int64_t>(*most), counts.fewest = static_cast<int64_t>(*fewest);
+  return counts;
+}
+
+std::function<Counts()> Ranks::begin_counts(const std::vector<Counts>& mine) {
+  const at::Tensor sum = at::tensor(summands(mine), at::kDouble);
+  std::shared_ptr<dist::Pending> pending;
+  if (!fixed_order())
+    pending = world_.begin_sum(sum);
+  else if (world_.size() > 1)
+    world_.sum_in_tree(sum);
+  return [this, sum, pending] {
+    if (pending) pending->wait();
+    return counts_of(sum.const_data_ptr<double>());
   };
+}
+
+// Behind what else is added up: how many ranks know their part of the next step, and the parts.
+void Ranks::append(Numbers* aside, const std::vector<Counts>* next) const {
+  const Numbers counts = summands(next ? *next : std::vector<Counts>(1));
+  aside->push_back(next ? 1 : 0);
+  aside->insert(aside->end(), counts.begin(), counts.end());
+}
+
+void Ranks::take_apart(Numbers all, Sums* sums) const {
+  const size_t counts = 2 + (counts_backwards() ? static_cast<size_t>(world_.size()) : 0);
+  const double* known = all.data() + (all.size() - counts - 1);
+  if (*known == world_.size()) sums->next = counts_of(known + 1);
+  all.resize(all.size() - counts - 1);
+  sums->aside = std::move(all);
 }
 
 void Ranks::end_backward(Tensors* gradients) {
@@ -148,8 +171,9 @@ at::Tensor Ranks::there(const Numbers& numbers) const {
 // One more sum carries all that is small; it travels beside the last bucket, unless it waits for
 // the norm of rows that the buckets bring.
 Ranks::Sums Ranks::finish(Tensors* gradients, const Tensors& losses, Numbers aside,
-                          bool has_statistics) {
-  if (fixed_order()) return finish_tree(gradients, losses, std::move(aside));
+                          const std::vector<Counts>* next, bool has_statistics) {
+  append(&aside, next);
+  if (fixed_order()) return finish_tree(gradients, losses, aside);
   const c10::NoGradGuard no_grad;
   const size_t asides = aside.size();
   buckets_->send_rest(*gradients);
@@ -181,7 +205,7 @@ Ranks::Sums Ranks::finish(Tensors* gradients, const Tensors& losses, Numbers asi
   sums.loss = at[0];
   sums.norm = shares() ? std::sqrt(at[1] / (replicas_ ? replicas_->size() : 1)) : at[count + 1];
   sums.finite_statistics = std::isfinite(at[count]);
-  sums.aside.assign(at + 3, at + 3 + asides);
+  take_apart({at + 3, at + 3 + asides}, &sums);
   for (size_t i = 0; i < gradients->size(); ++i)
     if (at[3 + asides + i] == 0) (*gradients)[i].reset();
   kept_statistics_.reset();
@@ -217,14 +241,15 @@ void Ranks::end_shard(const Tensors& gradients, const at::Tensor& loss) {
   statistics_.set(statistics_before_);
 }
 
-Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Tensors& losses, Numbers aside) {
+Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Tensors& losses, const Numbers& aside) {
   const c10::NoGradGuard no_grad;
   Sums sums;
   at::Tensor numbers = at::tensor(aside, at::kDouble);
   if (losses.empty()) {  // of none, and so of no rank
-    if (world_.size() > 1 && !aside.empty()) world_.sum(numbers);
-    sums.aside.assign(numbers.const_data_ptr<double>(),
-                      numbers.const_data_ptr<double>() + numbers.numel());
+    if (world_.size() > 1) world_.sum_in_tree(numbers);
+    take_apart(
+        {numbers.const_data_ptr<double>(), numbers.const_data_ptr<double>() + numbers.numel()},
+        &sums);
     return sums;
   }
   const at::Tensor flat = gradient_tree_.take(), moves = moves_tree_.take();
@@ -235,7 +260,7 @@ Ranks::Sums Ranks::finish_tree(Tensors* gradients, const Tensors& losses, Number
   for (size_t i = 0; i < layout_.count(); ++i)
     (*gradients)[i] = present[i] == 0 ? at::Tensor() : layout_.rows(flat, i, 0);
   const double* shards = present + layout_.count();
-  sums.aside.assign(shards + 1, present + numbers.numel());
+  take_apart({shards + 1, present + numbers.numel()}, &sums);
   const int64_t size = statistics_.size();
   at::Tensor kept = statistics_before_;
   if (*shards > 0) statistics_.set(kept = kept + moves.slice(0, 0, size) / *shards);

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/base/named_tensor.h"
@@ -48,6 +49,7 @@ int64_t shard_degree(int64_t zero_stage, int64_t asked, int64_t ranks);
 struct Counts {
   double weight = 0, samples = 0;
   int64_t backwards = 0, fewest = 0;  // the most and the least of any rank, where they are counted
+  bool operator==(const Counts&) const = default;
 };
 
 class Ranks {
@@ -67,8 +69,9 @@ class Ranks {
   // This rank's rows of a parameter; all, where nothing is shared.
   Rows own_rows(const at::Tensor& parameter) const;
 
-  // Before a step's first backward, in the background: `mine` has one for each micro-batch of this
-  // rank; call what it gives to have their sum over all ranks.
+  // Before a step's first backward, in the background, where the step before has not brought them:
+  // `mine` has one for each micro-batch of this rank; call what it gives to have their sum over all
+  // ranks.
   std::function<Counts()> begin_counts(const std::vector<Counts>& mine);
 
   // Plain, around a backward (see Buckets); end_backward only where every one sends, as often on
@@ -84,20 +87,28 @@ class Ranks {
     double loss = 0, norm = 0;      // the gradients' global norm
     bool finite_statistics = true;  // batch statistics that all ranks are about to keep
     Numbers aside;
+    std::optional<Counts> next;  // of the next step, where every rank gave its own
   };
   // At the end: the gradients of this rank (undefined: none; in fixed order: unused) become those
   // of all, or this rank's rows of them; undefined where no rank has one. `losses`: 0-d, one a
-  // micro-batch. `aside`: whatever else is to be added up. In fixed order, batch statistics move
-  // here; plain, `has_statistics`: this rank's are to be kept (where several have them, all alike).
-  // The one point at which the host waits for a device.
-  Sums finish(Tensors* gradients, const Tensors& losses, Numbers aside, bool has_statistics);
+  // micro-batch. `aside`: whatever else is to be added up. `next`: this rank's counts of the next
+  // step; nullptr: not known. In fixed order, batch statistics move here; plain, `has_statistics`:
+  // this rank's are to be kept (where several have them, all alike).
+  // The one point at which the host waits for a device, and the ranks for something small.
+  Sums finish(Tensors* gradients, const Tensors& losses, Numbers aside,
+              const std::vector<Counts>* next, bool has_statistics);
   // After the update of this rank's rows: all weights, and the statistics to be kept, on all.
   void share_update(const Tensors& weights);
 
  private:
   void split_world();
   at::Tensor there(const Numbers& numbers) const;
-  Sums finish_tree(Tensors* gradients, const Tensors& losses, Numbers aside);
+  bool counts_backwards() const { return sends_each_backward() || options_.count_backwards; }
+  Numbers summands(const std::vector<Counts>& mine) const;
+  Counts counts_of(const double* sums) const;
+  void append(Numbers* aside, const std::vector<Counts>* next) const;
+  void take_apart(Numbers all, Sums* sums) const;
+  Sums finish_tree(Tensors* gradients, const Tensors& losses, const Numbers& aside);
 
   dist::World& world_;
   const at::Device device_;  // of weights, gradients and statistics

@@ -1,6 +1,7 @@
 // Batch statistics over the ranks (`parallelism.batch_norm: synchronised`).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,8 +19,11 @@ class SharedBatch {
   // Around a micro-batch of this rank's own.
   void begin() { sizes_.clear(), forwards_ = 0; }
   void forward_done() { forwards_ = sizes_.size(); }
-  // In place of one, where this rank has none and another has: takes part with zeros in what its
-  // own last one summed. Throws Error{kRanks} when there has been none.
+  // The same for a forward and backward that the other ranks do not make: nothing is summed.
+  void learn(const std::function<void()>& forward_and_backward);
+  bool knows_sums() const { return !sizes_.empty(); }
+  // In place of a micro-batch, where this rank has none and another has: takes part with zeros in
+  // what the last one summed.
   void stand_in(bool with_backward);
 
  private:
@@ -28,6 +32,7 @@ class SharedBatch {
   std::vector<int64_t> sizes_;   // of the sums of a micro-batch
   at::Device device_{at::kCPU};  // where they are
   size_t forwards_ = 0;          // how many of them come before its backward
+  bool learns_ = false;
 };
 
 }  // namespace lehr::step

@@ -11,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "engine/base/error.h"
 #include "engine/base/log.h"
@@ -91,6 +92,9 @@ struct Step::State {
   std::map<std::string, Rows> rows;  // which, where not all
   std::function<Counts()> pending_counts;
   std::optional<Counts> counts;  // of the step under way, once known
+  // of the next one: this rank's, and where the ranks have added them up already, all
+  std::optional<std::vector<Counts>> told_counts;
+  std::optional<Counts> next_counts;
   LossScale scale;
   BufferCopy buffers;
   std::function<void()> hook;
@@ -223,13 +227,26 @@ struct Step::State {
     return sum.detach();
   }
 
-  void begin_counts(const std::vector<Batch>& micro) {
+  std::vector<Counts> counts_of(const std::vector<Batch>& micro) const {
     std::vector<Counts> mine;
     for (const auto& batch : micro)
       mine.push_back(batch.targets.defined() ? Counts{loss->weight(batch.targets_to_count()),
                                                       static_cast<double>(batch.size())}
                                              : Counts{});
+    return mine;
+  }
+
+  void begin_counts(const std::vector<Batch>& micro) {
+    const std::vector<Counts> mine = counts_of(micro);
     counts.reset();
+    const auto told = std::exchange(told_counts, std::nullopt);
+    const auto next = std::exchange(next_counts, std::nullopt);
+    if (next) {
+      if (mine != *told)
+        throw Error(Code::kInternal, "a step was given another batch than the one announced");
+      pending_counts = [next] { return *next; };
+      return;
+    }
     if (ranks) {
       pending_counts = ranks->begin_counts(mine);
       return;
@@ -241,8 +258,8 @@ struct Step::State {
     };
   }
 
-  // Known before the first backward, so that a short last micro-batch counts right; over ranks it
-  // comes beside the first forward.
+  // Known before the first backward, so that a short last micro-batch counts right; over ranks the
+  // step before has brought it, or it comes beside the first forward.
   const Counts& divisor() {
     if (!counts) {
       counts = pending_counts();
@@ -315,6 +332,19 @@ struct Step::State {
     log_warning(what + "; the step was skipped");
   }
 
+  // Which batch statistics a micro-batch sums, where this rank has had none yet.
+  void learn_sums() {
+    if (!context.specimen)
+      throw Error(Code::kInternal, "no specimen of a batch to learn the sums of statistics from");
+    shared_batch->learn([this] {
+      at::Tensor sum = loss_of(context.specimen());
+      shared_batch->forward_done();
+      sum.backward();
+    });
+    clear_gradients();
+    buffers.put_back();
+  }
+
   // Before a backward. A rank that stands in for a batch which it has not would send its buckets
   // after the sums of the other's batch norms, and that one may wait for a bucket in between: where
   // not all have one, all is sent afterwards.
@@ -357,7 +387,10 @@ struct Step::State {
     }
     // as often as the rank that has most, where that is counted
     for (auto n = static_cast<int64_t>(micro.size()); n < divisor().backwards; ++n) {
-      if (shared_batch) shared_batch->stand_in(divisor().weight > 0);
+      if (shared_batch) {
+        if (!shared_batch->knows_sums()) learn_sums();
+        shared_batch->stand_in(divisor().weight > 0);
+      }
       if (send_each) ranks->end_backward(gradients);
     }
     return losses;
@@ -387,14 +420,18 @@ struct Step::State {
     if (context.is_text) report.tokens = static_cast<int64_t>(weight);
     if (weight == 0) buffers.put_back();
 
-    if (aside) report.aside = aside(report.own_seconds);
+    Beside beside;
+    if (aside) beside = aside(report.own_seconds);
+    report.aside = std::move(beside.numbers);
     Ranks::Sums sums;
     if (ranks) {
       const bool has_statistics = shared_batch
                                       ? static_cast<int64_t>(micro.size()) == divisor().backwards
                                       : ranks->world().is_lead();
-      sums = ranks->finish(&gradients, numbers, std::move(report.aside), has_statistics);
-      report.aside = std::move(sums.aside);
+      if (beside.next) told_counts = counts_of(*beside.next);
+      sums = ranks->finish(&gradients, numbers, std::move(report.aside),
+                           told_counts ? &*told_counts : nullptr, has_statistics);
+      report.aside = std::move(sums.aside), next_counts = sums.next;
     } else {
       numbers.push_back(global_norm(gradients, kernels != models::Kernels::kAten));
       numbers.push_back(zero_if_finite(buffers.statistics()));

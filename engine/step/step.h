@@ -29,6 +29,9 @@ struct StepContext {
   bool is_text = false;
   DeviceRuntime* runtime = nullptr;  // of a GPU
   dist::World* world = nullptr;      // the ranks that share each step; nullptr: one
+  // Any batch, on the device, whose values do not matter: shows a rank that has no sample which
+  // batch statistics the others sum. Only for `parallelism.batch_norm: synchronised`.
+  std::function<Batch()> specimen;
 };
 
 struct StepReport {
@@ -44,9 +47,15 @@ struct StepReport {
   std::vector<double> aside;  // summed over the ranks
 };
 
-// Numbers that the ranks add up along with their own of a step, so that nobody waits twice; asked
+// What travels with the sum that the ranks make at a step's end, so that nobody waits twice; asked
 // for when this rank's backwards are done, which took `own_seconds`.
-using Aside = std::function<std::vector<double>(double own_seconds)>;
+struct Beside {
+  std::vector<double> numbers;  // to be added up
+  // What the next take() will be given, so that its divisor is known without a sum of its own;
+  // nullptr: not known yet.
+  const std::vector<Batch>* next = nullptr;
+};
+using Aside = std::function<Beside(double own_seconds)>;
 
 class Step {
  public:
@@ -57,7 +66,8 @@ class Step {
   // One update from the micro-batches of one global batch (of each rank: its own part, which may be
   // empty; where all are, no weight moves); normalised by the samples (or class weights) of all of
   // them, so k micro-batches, or k ranks, give what one batch gives. Throws Error{kNonFinite}
-  // naming the samples under `non_finite: stop`, before any weight has moved.
+  // naming the samples under `non_finite: stop`, before any weight has moved; Error{kInternal} for
+  // another batch than the call before was told of.
   StepReport take(const std::vector<Batch>& micro, const Aside& aside = {});
   // Called inside take() right before the first write to a weight or optimizer tensor; a checkpoint
   // in flight finishes its copies here. Batch-norm buffers and nothing else change before it.

@@ -294,10 +294,10 @@ TEST(Loader, ThrowsTheErrorOfALoaderThreadAtItsStep) {
     o.shuffle = false;
     Loader loader(set, o);
     for (int i = 0; i < 3; ++i) {
-      EXPECT_FALSE(loader.error_ahead());
+      EXPECT_NO_THROW(loader.peek());
       EXPECT_EQ(loader.next().position, 8 * i);
     }
-    EXPECT_EQ(error_of([&] { std::rethrow_exception(loader.error_ahead()); }).where(), "file");
+    EXPECT_EQ(error_of([&] { loader.peek(); }).where(), "file");
     EXPECT_EQ(error_of([&] { loader.next(); }).where(), "file");
     EXPECT_EQ(error_of([&] { loader.next(); }).where(), "file");
     loader.seek(32);

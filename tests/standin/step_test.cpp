@@ -139,24 +139,29 @@ Outcome train(const Case& c, dist::World* world, int rank, int ranks, bool on_de
   const bool fixed = fields.get<ParallelismFields>().reduction == "fixed_order";
   const bool skips = fields.get<TrainingFields>().non_finite == "skip";
   const int64_t parts = fixed ? c.micro : c.micro * ranks, each = parts / ranks;
-  Outcome outcome;
+  const auto size_of = [](int64_t i) { return i == 2 ? 13 : 16; };  // a short one between
+  std::vector<std::vector<Batch>> steps(kSteps);
   for (int64_t i = 0; i < kSteps; ++i) {
-    const int64_t size = i == 2 ? 13 : 16;  // a short one between
-    std::vector<Batch> micro;
+    const int64_t size = size_of(i);
     for (int64_t part = rank * each; part < (rank + 1) * each; ++part) {
       Batch batch =
           batch_of(entry, 16 * i + size * part / parts, 16 * i + size * (part + 1) / parts);
       if (skips && i == 3 && rank == 0) batch.inputs[0].fill_(NAN);
       if (on_device) cross(batch);
-      micro.push_back(std::move(batch));
+      steps[static_cast<size_t>(i)].push_back(std::move(batch));
     }
+  }
+  Outcome outcome;
+  for (int64_t i = 0; i < kSteps; ++i) {
+    const size_t now = static_cast<size_t>(i), next = now + 1;
     const standin::Counts before = standin::kChosen.counts(rank);
-    const StepReport report =
-        step.take(micro, [&](double) { return std::vector<double>{1.0 + rank}; });
+    const StepReport report = step.take(steps[now], [&](double) {
+      return Beside{{1.0 + rank}, next < steps.size() ? &steps[next] : nullptr};
+    });
     outcome.counts.push_back(standin::kChosen.counts(rank) - before);
     const std::vector<double> said{world ? ranks * (ranks + 1) / 2.0 : 1};
     EXPECT_EQ(report.aside, said);
-    EXPECT_EQ(report.samples, size);
+    EXPECT_EQ(report.samples, size_of(i));
     if (on_device && !standin::kChosen.is_gpu) {
       EXPECT_EQ(report.own_seconds, i == 0 ? 0 : 0.5);
     }

@@ -19,9 +19,10 @@ struct Outcome {
   std::vector<double> losses, norms;
 };
 
-// Six steps of 16, 16, 13, ... samples (a short last one now and then) on `size` ranks of
-// `shards / size` micro-batches each; every rank's outcome.
-std::vector<Outcome> train(int size, const FixedFields& fields, bool batch_norm, int64_t shards) {
+// Steps of `counts` samples (a short last one now and then) on `size` ranks of `shards / size`
+// micro-batches each; every rank's outcome.
+std::vector<Outcome> train(int size, const FixedFields& fields, bool batch_norm, int64_t shards,
+                           const std::vector<int64_t>& counts = {16, 16, 13, 16, 3, 16}) {
   auto worlds = dist::thread_worlds(size);
   std::vector<Outcome> outcomes(static_cast<size_t>(size));
   std::vector<std::thread> threads;
@@ -30,12 +31,14 @@ std::vector<Outcome> train(int size, const FixedFields& fields, bool batch_norm,
       auto model = toy::mlp({.batch_norm = batch_norm});
       StepContext context;
       context.world = worlds[static_cast<size_t>(rank)].get();
+      context.specimen = [] { return toy::classes(2, 5, 3, 99); };
       Step step(model, fields, context);
       Outcome& outcome = outcomes[static_cast<size_t>(rank)];
-      for (uint64_t i = 0; i < 6; ++i) {
-        const int64_t count = i == 2 ? 13 : i == 4 ? 3 : 16;
-        const Batch whole = toy::classes(count, 5, 3, i);
+      const auto micro_of = [&](uint64_t i) {
         std::vector<Batch> micro;
+        if (i >= counts.size()) return micro;
+        const int64_t count = counts[i];
+        const Batch whole = toy::classes(count, 5, 3, i);
         const int64_t each = shards / size;
         for (int64_t s = rank * each; s < (rank + 1) * each; ++s) {
           const int64_t from = count * s / shards, to = count * (s + 1) / shards;
@@ -43,8 +46,15 @@ std::vector<Outcome> train(int size, const FixedFields& fields, bool batch_norm,
         }
         if (fields.get<ParallelismFields>().reduction == "plain")
           std::erase_if(micro, [](const Batch& b) { return !b.inputs.defined(); });
-        const StepReport report = step.take(micro);
-        EXPECT_EQ(report.samples, count);
+        return micro;
+      };
+      for (uint64_t i = 0; i < counts.size(); ++i) {
+        // now and then the next step is not known yet
+        const std::vector<Batch> next = micro_of(i + 1);
+        const StepReport report = step.take(micro_of(i), [&](double) {
+          return Beside{{}, i % 3 == 1 ? nullptr : &next};
+        });
+        EXPECT_EQ(report.samples, counts[i]);
         outcome.losses.push_back(report.loss);
         outcome.norms.push_back(report.grad_norm);
       }
@@ -131,6 +141,80 @@ TEST(Ranks, SynchroniseBatchStatistics) {
       for (const auto& outcome : several)
         EXPECT_TRUE(toy::same_bits(outcome.weights, several[0].weights)) << size;
     }
+}
+
+// A resume just before an epoch's short last step: what the others sum is learnt from a specimen.
+TEST(Ranks, SynchroniseBatchStatisticsFromAFirstStepWithoutASampleOnARank) {
+  FixedFields plain = fields("plain");
+  plain.set("optimizer.name", std::string("sgd"));
+  FixedFields synchronised = plain;
+  synchronised.set("parallelism.batch_norm", std::string("synchronised"));
+  const std::vector<int64_t> counts{3, 16, 16};
+  const Outcome alone = train(1, plain, true, 1, counts)[0];
+  for (int64_t stage : {0, 2}) {
+    synchronised.set("parallelism.zero_stage", stage);
+    const auto all = train(4, synchronised, true, 4, counts);
+    for (const auto& outcome : all) {
+      EXPECT_LT(toy::largest_difference(outcome.weights, alone.weights), 2e-6);
+      EXPECT_LT(toy::largest_difference(outcome.buffers, alone.buffers), 2e-6);
+      EXPECT_TRUE(toy::same_bits(outcome.buffers, all[0].buffers));
+    }
+  }
+}
+
+// Counts what a rank asks of its world.
+class Counting : public dist::World {
+ public:
+  explicit Counting(dist::World& world) : world_(world) {}
+  int calls = 0;
+
+  int rank() const override { return world_.rank(); }
+  int size() const override { return world_.size(); }
+  void barrier(const std::string& what) override { ++calls, world_.barrier(what); }
+  std::unique_ptr<dist::Pending> begin_sum(at::Tensor t) override {
+    return ++calls, world_.begin_sum(t);
+  }
+  void sum_in_tree(at::Tensor t) override { ++calls, world_.sum_in_tree(t); }
+  std::unique_ptr<dist::Pending> begin_reduce_scatter(at::Tensor all, at::Tensor mine) override {
+    return ++calls, world_.begin_reduce_scatter(all, mine);
+  }
+  std::unique_ptr<dist::Pending> begin_all_gather(at::Tensor mine, at::Tensor all) override {
+    return ++calls, world_.begin_all_gather(mine, all);
+  }
+  void broadcast(at::Tensor t, int root) override { ++calls, world_.broadcast(t, root); }
+  void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
+    ++calls, world_.exchange(mine, theirs, partner);
+  }
+  std::vector<at::Tensor> gather(const at::Tensor& t) override { return ++calls, world_.gather(t); }
+  std::unique_ptr<World> split(int color) override { return ++calls, world_.split(color); }
+
+ private:
+  dist::World& world_;
+};
+
+// The gradients' bucket and one small sum; without word of the next step, one more for the counts.
+TEST(Ranks, WaitForOneSmallSumAStep) {
+  auto worlds = dist::thread_worlds(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      Counting counting(*worlds[static_cast<size_t>(rank)]);
+      StepContext context;
+      context.world = &counting;
+      Step step(toy::mlp(), fields("plain"), context);
+      const std::vector<Batch> micro{toy::classes(4)}, other{toy::classes(5)};
+      const auto calls = [&](const std::vector<Batch>* next) {
+        const int before = counting.calls;
+        step.take(micro, [&](double) { return Beside{{1.0}, next}; });
+        return counting.calls - before;
+      };
+      EXPECT_EQ(calls(&micro), 3);  // the first
+      EXPECT_EQ(calls(&micro), 2);
+      EXPECT_EQ(calls(rank == 0 ? &micro : nullptr), 2);
+      EXPECT_EQ(calls(&other), 3);
+      EXPECT_THROW(step.take(micro), Error);
+    });
+  for (auto& thread : threads) thread.join();
 }
 
 TEST(Ranks, RefuseShardsThatMakeNoTree) {
@@ -332,7 +416,7 @@ TEST(Ranks, GiveGradientsInTheMemoryOrderOfTheirWeights) {
       ranks.begin_shards();
       ranks.end_shard(gradients, at::ones({}));
     }
-    ranks.finish(&gradients, {at::ones({})}, {}, true);
+    ranks.finish(&gradients, {at::ones({})}, {}, nullptr, true);
     EXPECT_EQ(gradients[0].strides(), weight.strides());
     EXPECT_TRUE(at::equal(gradients[0], gradient));
   }

@@ -53,7 +53,7 @@ std::vector<Outcome> train(const Setting& setting, const FixedFields& fields) {
           if (from < to) micro.push_back(toy::rows(whole, from, to));
         }
         const StepReport report = step.take(micro, [&](double) {
-          return std::vector<double>{1, static_cast<double>(rank)};
+          return Beside{{1, static_cast<double>(rank)}};
         });
         EXPECT_EQ(report.samples, count);
         EXPECT_EQ(report.aside, (std::vector<double>{1.0 * setting.size,
