@@ -45,6 +45,7 @@ class ByHost : public World {
   int size() const override { return world_->size(); }
   void barrier(const std::string& what) override { world_->barrier(what); }
   void enter(const char* phase, int64_t step) override { world_->enter(phase, step); }
+  int64_t store_calls() const override { return world_->store_calls(); }
 
   std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
     Crossed crossed(std::move(tensor));

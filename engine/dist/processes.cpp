@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -24,14 +25,21 @@ struct Members {
   std::string name;
 };
 
-// On one node nothing needs to leave it.
+// Sums up to this size go by pairs of ranks: log2(n) messages one after the other where Gloo's ring
+// has 2(n - 1), and on two ranks one, without its threads.
+constexpr int64_t kSmallBytes = 64 << 10;
+// Tags of messages between two ranks: Gloo keeps those of one tag in their order.
+constexpr int kTagOfExchange = 0, kTagOfSum = 1, kTagOfTree = 2;
+
+// On one node nothing needs to leave it. Connections are made when they are first used: a mesh of n
+// ranks would have n^2.
 std::shared_ptr<gloo::transport::Device> line_of(const Place& place) {
   const char* chosen = std::getenv("GLOO_SOCKET_IFNAME");
   const bool one_node = place.local_size == place.size;
   if (chosen && *chosen && !one_node)
-    return c10d::ProcessGroupGloo::createDeviceForInterface(chosen);
+    return c10d::ProcessGroupGloo::createDeviceForInterface(chosen, /*lazyInit=*/true);
   return c10d::ProcessGroupGloo::createDeviceForHostname(
-      one_node ? "127.0.0.1" : own_address(place.address, place.port));
+      one_node ? "127.0.0.1" : own_address(place.address, place.port), /*lazyInit=*/true);
 }
 
 class Processes : public World {
@@ -42,13 +50,14 @@ class Processes : public World {
         c10::make_intrusive<c10d::PrefixStore>(members_.name, session_->store());
     const auto made = std::make_shared<c10::intrusive_ptr<c10d::Backend>>();
     const auto options = c10d::ProcessGroupGloo::Options::create(session_->timeout());
+    const Call joining = session_->begin("joining the group");
     session_->guarded_in_time(
-        session_->begin("joining the group"),
-        [made, store, options, place = session_->place(), rank = rank(), size = size()] {
+        joining, [made, store, options, place = session_->place(), rank = rank(), size = size()] {
           options->devices.push_back(line_of(place));
           *made = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
         });
     gloo_ = *made;
+    session_->guarded(joining, [&] { meet_neighbours(); });
   }
 
   int rank() const override { return members_.rank; }
@@ -57,7 +66,12 @@ class Processes : public World {
 
   void barrier(const std::string& what) override { session_->meet(what); }
 
+  int64_t store_calls() const override { return session_->store_calls(); }
+
   std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
+    const bool is_small = tensor.is_cpu() && static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes &&
+                          tensor.is_contiguous();
+    if (is_small) return begin_small_sum(std::move(tensor));
     return begin("a sum", [&] {
       std::vector<at::Tensor> in_place{tensor};
       return group(tensor).allreduce(in_place);
@@ -94,7 +108,7 @@ class Processes : public World {
     session_->guarded(session_->begin("a sum in a tree"), [&] {
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < size(); step *= 2) {
-        swap(tensor, other, rank() ^ step, step);
+        swap(tensor, other, rank() ^ step, kTagOfTree);
         tensor.add_(other);  // a + b and b + a have the same bits
       }
     });
@@ -103,7 +117,7 @@ class Processes : public World {
   void exchange(const at::Tensor& mine, at::Tensor theirs, int partner) override {
     const Call exchange = session_->begin("an exchange");
     if (partner == rank()) return;
-    session_->guarded(exchange, [&] { swap(mine, theirs, partner, 0); });
+    session_->guarded(exchange, [&] { swap(mine, theirs, partner, kTagOfExchange); });
   }
 
   void broadcast(at::Tensor tensor, int root) override {
@@ -117,16 +131,25 @@ class Processes : public World {
 
   std::vector<at::Tensor> gather(const at::Tensor& tensor) override {
     const at::Tensor flat = tensor.contiguous().view({-1});
-    const std::vector<at::Tensor> lengths = gather_equal(at::full({1}, flat.numel(), at::kLong));
-    int64_t longest = 0;
-    for (const auto& length : lengths) longest = std::max(longest, length.item<int64_t>());
-    at::Tensor padded = at::zeros({longest}, flat.options());
-    padded.slice(0, 0, flat.numel()).copy_(flat);
-    std::vector<at::Tensor> all;
-    if (longest > 0) all = gather_equal(padded);
-    all.resize(static_cast<size_t>(size()), padded);
-    for (size_t r = 0; r < all.size(); ++r) all[r] = all[r].slice(0, 0, lengths[r].item<int64_t>());
-    return all;
+    const at::Tensor lengths = at::zeros({size()}, at::kLong);
+    lengths[rank()] = flat.numel();
+    sum(lengths);
+    const auto* length = lengths.const_data_ptr<int64_t>();
+    const int64_t longest = *std::max_element(length, length + size());
+    at::Tensor padded = flat;
+    if (flat.numel() < longest) {
+      padded = at::zeros({longest}, flat.options());
+      padded.slice(0, 0, flat.numel()).copy_(flat);
+    }
+    const at::Tensor all = at::empty({size(), longest}, flat.options());
+    if (longest > 0)
+      begin("a gathering", [&] {
+        at::Tensor into = all.view({-1});
+        return group(padded)._allgather_base(into, padded);
+      })->wait();
+    std::vector<at::Tensor> each;
+    for (int r = 0; r < size(); ++r) each.push_back(all[r].slice(0, 0, length[r]));
+    return each;
   }
 
   std::unique_ptr<World> split(int color) override {
@@ -159,14 +182,60 @@ class Processes : public World {
     return pending;
   }
 
-  std::vector<at::Tensor> gather_equal(const at::Tensor& tensor) {
-    std::vector<std::vector<at::Tensor>> all(1);
-    for (int r = 0; r < size(); ++r) all[0].push_back(at::empty_like(tensor));
-    session_->guarded(session_->begin("a gathering"), [&] {
-      std::vector<at::Tensor> mine{tensor};
-      group(tensor).allgather(all, mine)->wait();
-    });
-    return all[0];
+  // What has begun goes on in wait(): ranks wait for what they began in the same order.
+  std::unique_ptr<Pending> begin_small_sum(at::Tensor tensor) {
+    struct Small : Pending {
+      Small(Processes& world, Call call, at::Tensor tensor)
+          : world(world), call(call), tensor(std::move(tensor)) {}
+      void wait() override {
+        world.session_->guarded(call, [&] { world.sum_by_pairs(tensor); });
+      }
+      Processes& world;
+      const Call call;
+      at::Tensor tensor;
+    };
+    return std::make_unique<Small>(*this, session_->begin("a sum"), std::move(tensor));
+  }
+
+  // Recursive doubling. Where the ranks are no power of two, those above it give theirs to one
+  // below and are told the result. a + b and b + a have the same bits, so all ranks end with the
+  // same.
+  void sum_by_pairs(at::Tensor tensor) {
+    int power = 1;
+    while (2 * power <= size()) power *= 2;
+    const int more = size() - power;
+    at::Tensor other = at::empty_like(tensor);
+    if (rank() >= power) {
+      send(tensor, rank() - power);
+      return receive(tensor, rank() - power);
+    }
+    if (rank() < more) receive(other, rank() + power), tensor.add_(other);
+    for (int step = 1; step < power; step *= 2) {
+      swap(tensor, other, rank() ^ step, kTagOfSum);
+      tensor.add_(other);
+    }
+    if (rank() < more) send(tensor, rank() + power);
+  }
+  // Connects to the ranks that sums, gatherings and broadcasts speak to, so that one that is gone
+  // is noticed by those at once, whether or not it has spoken: its connections close.
+  void meet_neighbours() {
+    at::Tensor mine = at::zeros({1}), theirs = at::zeros({1});
+    const int next = (rank() + 1) % size(), before = (rank() + size() - 1) % size();
+    if (size() > 1) {
+      std::vector<at::Tensor> out{mine}, in{theirs};
+      auto sent = gloo_->send(out, next, kTagOfSum);
+      gloo_->recv(in, before, kTagOfSum)->wait(session_->timeout());
+      sent->wait(session_->timeout());
+    }
+    sum_by_pairs(mine);
+  }
+  void send(const at::Tensor& tensor, int to) {
+    std::vector<at::Tensor> out{tensor};
+    gloo_->send(out, to, kTagOfSum)->wait(session_->timeout());
+  }
+  void receive(const at::Tensor& tensor, int from) {
+    std::vector<at::Tensor> in{tensor};
+    gloo_->recv(in, from, kTagOfSum)->wait(session_->timeout());
   }
 
   // NCCL's is made when a first tensor needs it: by then the ranks know that all have a GPU.
@@ -192,8 +261,9 @@ class Processes : public World {
       pair.endCoalescing()->wait();
       return;
     }
-    sent->wait();
-    received->wait();
+    // without a limit, receiving waits for good
+    sent->wait(session_->timeout());
+    received->wait(session_->timeout());
   }
 
   const std::shared_ptr<Session> session_;

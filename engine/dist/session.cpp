@@ -2,7 +2,6 @@
 
 #include <c10/util/Flags.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -12,10 +11,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <future>
 #include <memory>
-#include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -33,21 +30,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// for a verdict to reach the others before the store goes
-constexpr auto kVerdict = Milliseconds(300);
+constexpr auto kFirst = Milliseconds(100);
 constexpr auto kGoodbye = Milliseconds(2000);   // for the others to leave before the lead
 constexpr auto kPatience = Milliseconds(1000);  // beyond a limit that a call keeps by itself
-
-std::vector<uint8_t> as_bytes(const std::vector<int>& values) {
-  std::vector<uint8_t> bytes(values.size() * sizeof(int));
-  std::memcpy(bytes.data(), values.data(), bytes.size());
-  return bytes;
-}
-std::vector<int> as_ints(const std::vector<uint8_t>& bytes) {
-  std::vector<int> values(bytes.size() / sizeof(int));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(int));
-  return values;
-}
 
 // Work that may wait without end, as the store's client does for a host that is cut off. It is then
 // left behind on its thread, so it owns what it uses.
@@ -83,12 +68,10 @@ void require_own_job(c10d::Store& store, const Place& place) {
       "", "two jobs were given one address and port: set another MASTER_PORT");
 }
 
-struct Meeting {
-  StorePointer store;
-  Place place;
-  Milliseconds timeout, heartbeat;
-  std::string what, key;
-};
+// "a sum, call 812 (step 14, step) for 0.2 s"
+std::string text_of(const Note& note) {
+  return fmt::format("{}{} for {:.1f} s", note.call, note.place, note.seconds);
+}
 
 std::string first_line(const char* text) {
   const std::string all = text;
@@ -174,80 +157,6 @@ void raise_descriptor_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// Through the store, so that whoever does not come is known. The lead's clock decides who that is;
-// the others' runs a little longer, so that all say the same.
-std::vector<int> missing_at(const Meeting& m) {
-  const std::string verdict = m.key + "verdict";
-  std::vector<int> missing(static_cast<size_t>(m.place.size));
-  std::iota(missing.begin(), missing.end(), 0);
-  const bool decides = m.place.rank == 0;
-  const auto begin = Clock::now();
-  const auto end = begin + m.timeout + (decides ? Milliseconds(0) : kVerdict);
-  bool is_said = !decides;
-  try {
-    m.store->set(m.key + std::to_string(m.place.rank), "here");
-    for (auto pause = Milliseconds(1); Clock::now() < end;
-         pause = std::min(2 * pause, Milliseconds(50))) {
-      std::erase_if(missing, [&](int r) { return m.store->check({m.key + std::to_string(r)}); });
-      if (missing.empty()) return missing;
-      if (!decides && m.store->check({verdict})) return as_ints(m.store->get(verdict));
-      if (!is_said && Clock::now() - begin > m.heartbeat) {
-        is_said = true;
-        log_warning(fmt::format("after {} s at {}, of {} ranks these have not come yet: {}",
-                                m.heartbeat.count() / 1000.0, m.what, m.place.size,
-                                fmt::join(missing, ", ")));
-      }
-      std::this_thread::sleep_for(pause);
-    }
-    if (decides) {
-      m.store->set(verdict, as_bytes(missing));
-      std::this_thread::sleep_for(kVerdict);
-    }
-  } catch (const std::exception&) {
-    if (Clock::now() + kVerdict < end) throw;  // later, whoever serves the store gave up first
-  }
-  return missing;
-}
-
-// A rank's note: which call, and the rest of the sentence.
-void put_note(c10d::Store& store, int rank, const std::string& call, const std::string& rest) {
-  store.set("failed/" + std::to_string(rank), call + '\n' + rest);
-}
-
-constexpr const char* kAsked = "asked";
-
-// After a failure each tells the others where it was, for as long as the store lives.
-std::string compare_notes(c10d::Store& store, const Place& place, const std::string& mine,
-                          const std::string& rest) {
-  std::vector<int> silent(static_cast<size_t>(place.size)), alike;
-  std::iota(silent.begin(), silent.end(), 0);
-  std::string said;
-  put_note(store, place.rank, mine, rest);
-  store.set(kAsked, "yes");
-  const auto end = Clock::now() + 2 * kVerdict;
-  const auto hear = [&](int r) {
-    const std::string key = "failed/" + std::to_string(r);
-    if (!store.check({key})) return false;
-    const std::string note = store.get_to_str(key);
-    const size_t middle = note.find('\n');
-    if (const std::string call = note.substr(0, middle); call != mine)
-      said += fmt::format("; rank {} was in {}{}", r, call, note.substr(middle + 1));
-    else if (r != place.rank)
-      alike.push_back(r);
-    return true;
-  };
-  while (std::erase_if(silent, hear), !silent.empty() && Clock::now() < end)
-    std::this_thread::sleep_for(Milliseconds(10));
-  store.add("heard", 1);  // the store stays until all have
-  while (place.rank == 0 && store.add("heard", 0) < place.size && Clock::now() < end)
-    std::this_thread::sleep_for(Milliseconds(10));
-  std::sort(alike.begin(), alike.end());
-  if (!alike.empty()) said += fmt::format("; in the same call: rank {}", fmt::join(alike, ", "));
-  store.add("left", 1);
-  if (!silent.empty()) said += fmt::format("; nothing heard of rank {}", fmt::join(silent, ", "));
-  return said;
-}
-
 // Another rank has failed, so no call ends well. Most fail by themselves, because connections
 // close; Gloo can overlook that one was reset, and would wait for the whole timeout (seen between
 // hosts). Nothing wakes such a call, so the process ends, as with NCCL's watchdog.
@@ -255,36 +164,41 @@ std::string compare_notes(c10d::Store& store, const Place& place, const std::str
                                                const Whereabouts& where) {
   const auto begin = Clock::now();
   while (true) {
-    std::this_thread::sleep_for(kVerdict / 3);
+    std::this_thread::sleep_for(kFirst);
     const auto call = where.call();
     if (!call || Clock::now() - std::max(begin, call->begin) < kGoodbye) continue;
-    const auto [text, rest] = where.now();
     const std::string why =
-        fmt::format("rank {} of {}: {}{}: another rank has failed, and this call does not end",
-                    place.rank, place.size, text, rest);
+        fmt::format("rank {} of {}: {}: another rank has failed, and this call does not end",
+                    place.rank, place.size, text_of(where.now()));
     log_error(why);
     tell_launcher(why);
     leave(Code::kRanks, std::chrono::duration<double>(timeout).count());
   }
 }
 
-// Answers for a rank that hangs elsewhere than in a call, or computes; on a connection of its own,
-// left behind with its thread, which no other can wake.
+// The lead, who serves the store, until all have added themselves.
+void wait_for_all(c10d::Store& store, const Place& place, const char* key, Milliseconds limit) {
+  const auto end = Clock::now() + limit;
+  store.add(key, 1);
+  while (place.rank == 0 && store.add(key, 0) < place.size && Clock::now() < end)
+    std::this_thread::sleep_for(Milliseconds(5));
+}
+
+// Answers for a rank that hangs elsewhere than in a call, or computes, and sums up for all where it
+// is the lead; on a connection of its own, left behind with its thread, which no other can wake.
 void answer_when_asked(const StorePointer& own, const Place& place, Milliseconds timeout,
                        const std::shared_ptr<const Whereabouts>& where, bool ends_stuck_calls) {
-  const auto pause = std::max(Milliseconds(200), Milliseconds(place.size));  // of a busy store
-  std::thread([store = own, place, timeout, where, pause, ends_stuck_calls]() mutable {
+  std::thread([store = own, place, timeout, where, ends_stuck_calls]() mutable {
     for (bool has_answered = false; !has_answered;) {
-      std::this_thread::sleep_for(pause);
       try {
-        const StorePointer job = c10::make_intrusive<c10d::PrefixStore>(prefix(place), store);
-        while (!job->check({kAsked})) std::this_thread::sleep_for(pause);
-        std::this_thread::sleep_for(kVerdict / 3);  // what fails by itself says more
-        if (const auto [call, rest] = where->now();
-            !job->check({"failed/" + std::to_string(place.rank)}))
-          put_note(*job, place.rank, call, rest);
+        Notes notes(c10::make_intrusive<c10d::PrefixStore>(prefix(place), store), place);
+        while (!notes.are_asked_for(std::chrono::hours(1))) continue;
+        std::this_thread::sleep_for(kFirst);  // what fails by itself says more
+        notes.leave(where->now(), /*asks=*/false);
+        if (place.rank == 0) notes.sum_up();
         has_answered = true;
       } catch (const std::exception&) {
+        std::this_thread::sleep_for(kFirst);
         try {
           store = store->clone();  // this connection was reset
         } catch (const std::exception&) {
@@ -311,11 +225,11 @@ void Whereabouts::enter(const std::optional<Call>& call) {
   if (!call) since_ = Clock::now();
 }
 
-std::pair<std::string, std::string> Whereabouts::now() const {
+Note Whereabouts::now() const {
   const std::lock_guard lock(mutex_);
   const std::chrono::duration<double> waited = Clock::now() - (call_ ? call_->begin : since_);
-  const std::string place = phase_ ? fmt::format(" (step {}, {})", step_, phase_) : "";
-  return {call_ ? call_->text() : "no call", fmt::format("{} for {:.1f} s", place, waited.count())};
+  return {call_ ? call_->text() : "no call",
+          phase_ ? fmt::format(" (step {}, {})", step_, phase_) : "", waited.count()};
 }
 
 std::optional<Call> Whereabouts::call() const {
@@ -338,13 +252,13 @@ Session::Session(const Place& place, Milliseconds timeout, Milliseconds heartbea
     options.numWorkers = static_cast<size_t>(place.size);
     options.waitWorkers = false;  // meet() waits, and names who is missing
     options.timeout = timeout_;
-    if (is_server) {
-      raise_descriptor_limit();
+    raise_descriptor_limit();
+    if (is_server)
       options.masterListenFd = place.listening_fd ? place.listening_fd : listen_at(place);
-    }
     // the client waits without end for the first words of whatever takes its connection
-    const auto connect = [place, options] {
-      StorePointer store = c10::make_intrusive<c10d::TCPStore>(place.address, options);
+    const auto connect = [place, options, count = calls_of_store_] {
+      StorePointer store = c10::make_intrusive<CountedStore>(
+          c10::make_intrusive<c10d::TCPStore>(place.address, options), count);
       require_own_job(*store, place);
       return std::pair(store, store->clone());
     };
@@ -371,10 +285,7 @@ Session::~Session() {
   // rank 0 serves the store, and leaves last
   try {
     in_time(kGoodbye + kPatience, [store = store_, place = place_] {
-      store->add("left", 1);
-      const auto end = Clock::now() + kGoodbye;
-      while (place.rank == 0 && store->add("left", 0) < place.size && Clock::now() < end)
-        std::this_thread::sleep_for(Milliseconds(5));
+      wait_for_all(*store, place, "left", kGoodbye);
       return true;
     });
   } catch (const std::exception&) {  // whoever is gone has said why
@@ -398,7 +309,7 @@ void Session::meet(const std::string& what) {
   if (missing.empty()) return;
   failed_ = true;
   throw Absent(fmt::format("after {} s at {}, of {} ranks these have not come: {}",
-                           timeout_.count() / 1000.0, what, place_.size, fmt::join(missing, ", ")),
+                           timeout_.count() / 1000.0, what, place_.size, list_of(missing)),
                missing);
 }
 
@@ -412,20 +323,25 @@ void Session::guarded(const Call& call, const std::function<void()>& work) {
     where_->enter(std::nullopt);
     return;
   } catch (const std::exception& e) {
-    const auto [text, rest] = where_->now();
+    const Note mine = where_->now();
     where_->enter(std::nullopt);
     const std::string why = first_line(e.what());
     std::string others;
     failed_ = true;
     try {
-      others = in_time(kGoodbye, [store = store_, place = place_, text, rest] {
-        return compare_notes(*store, place, text, rest);
+      others = in_time(kGoodbye, [store = store_, place = place_, mine] {
+        Notes notes(store, place);
+        notes.leave(mine, /*asks=*/true);
+        std::string others = notes.heard(mine);
+        wait_for_all(*store, place, "heard", kGoodbye / 4);  // the store stays until all have
+        store->add("left", 1);
+        return others;
       });
     } catch (const std::exception&) {  // the store has gone with its rank
     }
     throw Error(Code::kRanks,
-                fmt::format("rank {} of {}: {}, failed{}: {}{}", place_.rank, place_.size, text,
-                            rest, why, others),
+                fmt::format("rank {} of {}: {}, failed{} for {:.1f} s: {}{}", place_.rank,
+                            place_.size, mine.call, mine.place, mine.seconds, why, others),
                 "", "another rank has ended or hangs; its own message says why");
   }
 }

@@ -12,12 +12,9 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "engine/base/error.h"
-#include "engine/dist/launcher.h"
+#include "engine/dist/notes.h"
 
 namespace lehr::dist {
-
-using Milliseconds = std::chrono::milliseconds;
-using StorePointer = c10::intrusive_ptr<c10d::Store>;
 
 // A collective of this rank.
 struct Call {
@@ -32,8 +29,7 @@ class Whereabouts {
  public:
   void enter(const char* phase, int64_t step);
   void enter(const std::optional<Call>& call);
-  // "a sum, call 812", or "no call"; and the rest: " (step 14, evaluate) for 0.2 s"
-  std::pair<std::string, std::string> now() const;
+  Note now() const;  // "no call" between calls
   std::optional<Call> call() const;
 
  private:
@@ -54,6 +50,7 @@ class Session {
   const Place& place() const { return place_; }
   Milliseconds timeout() const { return timeout_; }
   const StorePointer& store() const { return store_; }
+  int64_t store_calls() const { return *calls_of_store_; }  // of this rank, so far
   void enter(const char* phase, int64_t step) { where_->enter(phase, step); }
   // Waits for all ranks; throws Absent.
   void meet(const std::string& what);
@@ -69,6 +66,7 @@ class Session {
  private:
   const Place place_;
   const Milliseconds timeout_, heartbeat_;
+  const CallCount calls_of_store_ = std::make_shared<std::atomic<int64_t>>(0);
   StorePointer server_, store_;
   const std::shared_ptr<Whereabouts> where_ = std::make_shared<Whereabouts>();
   int meetings_ = 0;

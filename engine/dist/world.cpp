@@ -71,11 +71,17 @@ std::vector<std::string> World::gather_text(const std::string& text) {
 }
 
 std::string World::broadcast_text(const std::string& text, int root) {
-  return size() == 1 ? text : gather_text(rank() == root ? text : "").at(static_cast<size_t>(root));
+  if (size() == 1) return text;
+  const bool gives = rank() == root;
+  const at::Tensor length = at::full({1}, static_cast<int64_t>(gives ? text.size() : 0), at::kLong);
+  broadcast(length, root);
+  at::Tensor bytes = gives ? bytes_of(text) : at::empty({length.item<int64_t>()}, at::kByte);
+  if (bytes.numel() > 0) broadcast(bytes, root);
+  return text_of(bytes);
 }
 
 void World::require_same(const std::string& what, const std::string& text) {
-  if (size() == 1) return;
+  if (size() == 1 || !any(broadcast_text(text) != text)) return;
   const auto all = gather_text(text);
   for (size_t r = 1; r < all.size(); ++r)
     if (all[r] != all[0])

@@ -64,6 +64,8 @@ class World {
   // Worlds of the ranks of one colour each, in their order. Lives no longer than this one, whose
   // ranks its messages name; calls of both may be under way at once.
   virtual std::unique_ptr<World> split(int color) = 0;
+  // How often this rank has asked the job's store: the one place that serves all ranks.
+  virtual int64_t store_calls() const { return 0; }
   // Where this rank is now, for what the others say of it when something fails.
   virtual void enter(const char* /*phase*/, int64_t /*step*/) {}
 

@@ -13,12 +13,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <fstream>
 #include <thread>
 
 #include "engine/base/error.h"
+#include "engine/dist/meeting.h"
 
 namespace lehr::dist {
 namespace {
@@ -134,7 +136,7 @@ std::vector<int> processes(int size, uint16_t port, Scenario scenario) {
 uint16_t port() { return static_cast<uint16_t>(20000 + (getpid() * 7) % 9000); }
 
 TEST(World, OfProcessesKeepsItsPromises) {
-  for (int size : {2, 4}) {
+  for (int size : {2, 3, 4, 6}) {
     const auto codes = processes(size, static_cast<uint16_t>(port() + size),
                                  [](const Place& place) { exercise(*open_world(place, {30})); });
     EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
@@ -391,18 +393,75 @@ TEST(World, SaysWhoHasNotComeBeforeItsPatienceEnds) {
       << said;
 }
 
-int connect_to(uint16_t port) {
-  sockaddr_in at{};
-  at.sin_family = AF_INET, at.sin_port = htons(port), at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  return connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0 ? fd : -1;
-}
-
 void limit_descriptors(rlim_t count) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = std::min(count, limit.rlim_max);
   setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+TEST(World, ListsRanksInRanges) {
+  EXPECT_EQ(list_of({}), "");
+  EXPECT_EQ(list_of({3}), "3");
+  EXPECT_EQ(list_of({2, 1}), "1, 2");
+  EXPECT_EQ(list_of({7, 1, 2, 3, 9, 10, 11, 12}), "1-3, 7, 9-12");
+}
+
+// Of each rank, threads of this process: the questions to the store from the start to the end of a
+// few calls.
+std::vector<int64_t> store_calls(int size, uint16_t port) {
+  std::vector<int64_t> calls(static_cast<size_t>(size));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] {
+      Place place;
+      place.rank = place.local_rank = rank;
+      place.size = place.local_size = size;
+      place.address = "127.0.0.1", place.port = port;
+      const auto world = open_world(place, {.timeout_s = 60, .ends_stuck_calls = false});
+      world->require_same("recipe", "one");
+      world->barrier("here");
+      at::Tensor ones = at::ones({100});
+      world->sum(ones);
+      EXPECT_EQ(ones[0].item<float>(), size);
+      EXPECT_EQ(world->broadcast_text(rank == 0 ? "name" : ""), "name");
+      const auto part = world->split(rank / 4);
+      part->sum(ones);
+      EXPECT_EQ(ones[0].item<float>(), 4 * size);
+      calls[static_cast<size_t>(rank)] = world->store_calls();
+    });
+  for (auto& thread : threads) thread.join();
+  return calls;
+}
+
+TEST(World, AsksTheStoreAsOftenAmongManyRanksAsAmongFew) {
+  const auto few = store_calls(8, static_cast<uint16_t>(port() + 51));
+  const auto many = store_calls(32, static_cast<uint16_t>(port() + 52));
+  const auto most = [](std::vector<int64_t> calls) {  // but for the lead, which watches
+    return *std::max_element(calls.begin() + 1, calls.end());
+  };
+  EXPECT_GT(most(few), 0);
+  EXPECT_LE(static_cast<double>(most(many)), 1.5 * static_cast<double>(most(few)))
+      << most(many) << " at 32, " << most(few) << " at 8";
+}
+
+TEST(World, RaisesTheLimitOfDescriptorsOnEveryRank) {
+  const auto codes = processes(2, static_cast<uint16_t>(port() + 53), [](const Place& place) {
+    limit_descriptors(100);
+    const auto world = open_world(place, {30});
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur != limit.rlim_max) throw std::runtime_error("still the soft limit");
+    world->barrier("seen");
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+int connect_to(uint16_t port) {
+  sockaddr_in at{};
+  at.sin_family = AF_INET, at.sin_port = htons(port), at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  return connect(fd, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0 ? fd : -1;
 }
 
 // Strangers at the store's port before and while ranks meet.
