@@ -12,6 +12,7 @@
 #include "engine/base/error.h"
 #include "engine/dist/address.h"
 #include "engine/dist/by_host.h"
+#include "engine/dist/node_memory.h"
 #include "engine/dist/session.h"
 #include "engine/dist/world.h"
 
@@ -57,7 +58,10 @@ class Processes : public World {
           *made = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
         });
     gloo_ = *made;
-    session_->guarded(joining, [&] { meet_neighbours(); });
+    session_->guarded(joining, [&] {
+      meet_neighbours();
+      share_memory(*store);
+    });
   }
 
   int rank() const override { return members_.rank; }
@@ -69,9 +73,9 @@ class Processes : public World {
   int64_t store_calls() const override { return session_->store_calls(); }
 
   std::unique_ptr<Pending> begin_sum(at::Tensor tensor) override {
-    const bool is_small = tensor.is_cpu() && static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes &&
-                          tensor.is_contiguous();
-    if (is_small) return begin_small_sum(std::move(tensor));
+    const bool is_small = tensor.is_cpu() && static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes;
+    if (tensor.is_contiguous() && (is_small || is_in_memory(tensor)))
+      return begin_sum_at_wait(std::move(tensor));
     return begin("a sum", [&] {
       std::vector<at::Tensor> in_place{tensor};
       return group(tensor).allreduce(in_place);
@@ -106,6 +110,8 @@ class Processes : public World {
 
   void sum_in_tree(at::Tensor tensor) override {
     session_->guarded(session_->begin("a sum in a tree"), [&] {
+      if (is_in_memory(tensor) && tensor.is_contiguous())
+        return memory_->sum(tensor, /*in_tree=*/true);
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < size(); step *= 2) {
         swap(tensor, other, rank() ^ step, kTagOfTree);
@@ -182,19 +188,42 @@ class Processes : public World {
     return pending;
   }
 
-  // What has begun goes on in wait(): ranks wait for what they began in the same order.
-  std::unique_ptr<Pending> begin_small_sum(at::Tensor tensor) {
-    struct Small : Pending {
-      Small(Processes& world, Call call, at::Tensor tensor)
+  bool is_in_memory(const at::Tensor& tensor) const { return memory_ && tensor.is_cpu(); }
+
+  // Ranks wait for what they began in the same order.
+  std::unique_ptr<Pending> begin_sum_at_wait(at::Tensor tensor) {
+    struct Sum : Pending {
+      Sum(Processes& world, Call call, at::Tensor tensor)
           : world(world), call(call), tensor(std::move(tensor)) {}
       void wait() override {
-        world.session_->guarded(call, [&] { world.sum_by_pairs(tensor); });
+        world.session_->guarded(call, [&] {
+          if (world.memory_)
+            world.memory_->sum(tensor, /*in_tree=*/false);
+          else
+            world.sum_by_pairs(tensor);
+        });
       }
       Processes& world;
       const Call call;
       at::Tensor tensor;
     };
-    return std::make_unique<Small>(*this, session_->begin("a sum"), std::move(tensor));
+    return std::make_unique<Sum>(*this, session_->begin("a sum"), std::move(tensor));
+  }
+
+  // Of ranks of one node; where one of them cannot, all go by Gloo.
+  void share_memory(c10d::Store& store) {
+    const bool one_node = session_->place().local_size == session_->place().size;
+    if (!one_node || size() < 2 || size() > NodeMemory::kMostRanks) return;
+    if (rank() == 0) {
+      memory_ = NodeMemory::make(size(), session_->timeout());
+      store.set("memory", memory_ ? memory_->path() : "none");
+    } else {
+      memory_ = NodeMemory::open(store.get_to_str("memory"), rank(), size(), session_->timeout());
+    }
+    at::Tensor count = at::full({1}, memory_ ? 1 : 0, at::kLong);
+    sum_by_pairs(count);
+    if (memory_ && rank() == 0) memory_->remove_name();
+    if (count.item<int64_t>() < size()) memory_.reset();
   }
 
   // Recursive doubling. Where the ranks are no power of two, those above it give theirs to one
@@ -270,6 +299,7 @@ class Processes : public World {
   const Members members_;
   DeviceRuntime* const device_;
   c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;
+  std::unique_ptr<NodeMemory> memory_;  // of ranks of one node
   int splits_ = 0;
 };
 

@@ -16,11 +16,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "engine/base/error.h"
 #include "engine/dist/meeting.h"
+#include "engine/dist/node_memory.h"
 
 namespace lehr::dist {
 namespace {
@@ -136,11 +139,99 @@ std::vector<int> processes(int size, uint16_t port, Scenario scenario) {
 uint16_t port() { return static_cast<uint16_t>(20000 + (getpid() * 7) % 9000); }
 
 TEST(World, OfProcessesKeepsItsPromises) {
-  for (int size : {2, 3, 4, 6}) {
-    const auto codes = processes(size, static_cast<uint16_t>(port() + size),
-                                 [](const Place& place) { exercise(*open_world(place, {30})); });
-    EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+  for (int size : {2, 3, 4, 6})
+    for (bool one_node : {true, false}) {  // by shared memory, and by Gloo
+      const auto codes = processes(size, static_cast<uint16_t>(port() + size), [&](Place place) {
+        if (!one_node) place.local_size = 1;
+        exercise(*open_world(place, {30}));
+      });
+      EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0)) << one_node;
+    }
+}
+
+std::vector<std::string> shared_files() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm"))
+    if (entry.path().filename().string().starts_with("lehr-")) names.push_back(entry.path());
+  return names;
+}
+
+// Of each rank; ranks in the order of `size` threads.
+void on_node(int size, const std::function<void(NodeMemory&, int)>& work) {
+  auto lead = NodeMemory::make(size, std::chrono::seconds(20));
+  ASSERT_TRUE(lead);
+  std::vector<std::unique_ptr<NodeMemory>> all;
+  all.push_back(std::move(lead));
+  for (int rank = 1; rank < size; ++rank) {
+    all.push_back(NodeMemory::open(all[0]->path(), rank, size, std::chrono::seconds(20)));
+    ASSERT_TRUE(all.back());
   }
+  all[0]->remove_name();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] { work(*all[static_cast<size_t>(rank)], rank); });
+  for (auto& thread : threads) thread.join();
+}
+
+at::Tensor of_rank(int rank, int64_t numel, at::ScalarType type) {
+  return ((at::arange(numel) * (rank + 3)).remainder(97) - 48).mul(0.37).to(type);
+}
+
+// Sums that take several chunks, one after the other, in every dtype.
+TEST(NodeMemory, SumsInTheOrderOfRanksOrOfATree) {
+  for (int size : {2, 3, 4})
+    for (auto type : {at::kFloat, at::kDouble, at::kBFloat16, at::kLong})
+      on_node(size, [&](NodeMemory& memory, int rank) {
+        for (int64_t numel : {1, 7, 300001, 0, 131072}) {
+          at::Tensor plain = of_rank(0, numel, type) + of_rank(1, numel, type);
+          for (int r = 2; r < size; ++r) plain.add_(of_rank(r, numel, type));
+          at::Tensor mine = of_rank(rank, numel, type);
+          memory.sum(mine, /*in_tree=*/false);
+          EXPECT_TRUE(mine.equal(plain)) << size << " " << numel;
+          if (size == 3) continue;
+          at::Tensor tree = of_rank(0, numel, type) + of_rank(1, numel, type);
+          if (size == 4) tree = tree + (of_rank(2, numel, type) + of_rank(3, numel, type));
+          mine = of_rank(rank, numel, type);
+          memory.sum(mine, /*in_tree=*/true);
+          EXPECT_TRUE(mine.equal(tree)) << size << " " << numel;
+        }
+      });
+}
+
+TEST(NodeMemory, EndsASumWhoseRankIsGone) {
+  auto lead = NodeMemory::make(2, std::chrono::seconds(60));
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto other = NodeMemory::open(lead->path(), 1, 2, std::chrono::seconds(60));
+    const at::Tensor one = at::ones({1});
+    other->sum(one, false);
+    _exit(0);  // stays a zombie: its parent does not ask
+  }
+  const at::Tensor one = at::ones({1});
+  lead->sum(one, false);
+  EXPECT_EQ(one.item<float>(), 2);
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    lead->sum(one, false);
+    FAIL() << "a sum with a rank that is gone";
+  } catch (const std::runtime_error& e) {
+    EXPECT_STREQ(e.what(), "rank 1 of this node is gone");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  waitpid(child, nullptr, 0);
+  EXPECT_FALSE(NodeMemory::open("/dev/shm/lehr-none", 1, 2, std::chrono::seconds(1)));
+  lead->remove_name();
+}
+
+TEST(World, LeavesNoSharedMemoryBehind) {
+  const auto before = shared_files();
+  const auto codes = processes(3, static_cast<uint16_t>(port() + 55), [&](const Place& place) {
+    const auto world = open_world(place, {30});
+    world->barrier("open");
+    if (place.rank == 1 && shared_files() != before) throw std::runtime_error("a file is left");
+    world->barrier("seen");
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
 }
 
 TEST(World, NamesARankThatDoesNotCome) {
