@@ -182,6 +182,7 @@ std::string write(const std::string& folder, const Content& content,
     require_space(folder, bytes);
     make_folders(temporary);
     write_files(temporary, content, give_up);
+    if (content.approval) content.approval();
     if (::rename(temporary.c_str(), path.c_str()) != 0)
       throw Error(Code::kCheckpoint,
                   fmt::format("cannot rename to {}: {}", path, std::strerror(errno)), temporary);

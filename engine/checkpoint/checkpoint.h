@@ -40,6 +40,9 @@ struct Content {
   // Of tensors of "state" of which this process has some rows only: which.
   std::map<std::string, Rows> rows;
   Part part;
+  // Called when all is written, before it is committed; may wait. What it throws, save() throws,
+  // and nothing is committed.
+  std::function<void()> approval;
 };
 
 // By what checkpoints are compared: a finite value, and of what; "" where that is not known.

@@ -71,7 +71,7 @@ class Training {
   void open_world(const recipe::Recipe& recipe);
   step::Beside facts(double own_seconds);
   void heed(const std::vector<double>& facts);
-  void check_replicas();
+  NamedTensors replicated() const;
   void keep_threads(const Surroundings& then);
   void restore_or_start();
   void settle_best(const recipe::Recipe& then, bool own, const std::string& path);
@@ -81,6 +81,7 @@ class Training {
   data::StepBatch next_batch();
   step::StepReport take_step(const data::StepBatch& batch, double load_seconds);
   bool evaluate_now();
+  static constexpr size_t kFacts = 3 + std::tuple_size_v<Replicas::Numbers>;
   enum class Save { kBeside, kAndWait };  // the steps that follow; at the end
   void save(Save how = Save::kBeside);
   void restate();
@@ -126,6 +127,7 @@ class Training {
   std::shared_ptr<models::Model> model_;
   std::unique_ptr<step::Step> step_;
   std::unique_ptr<checkpoint::Saver> saver_;
+  std::unique_ptr<Replicas> replicas_;  // after saver_, which may wait for what it finds
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<track::Profiler> profiler_;
   track::Trackers trackers_;
@@ -232,7 +234,11 @@ void Training::open() {
   retention.monitor = recipe.get<ValidationFields>().monitor;
   make_folders(folder_.checkpoints());
   saver_ = std::make_unique<checkpoint::Saver>(folder_.checkpoints(), retention, device_);
-  step_->before_update([this] { saver_->finish_copy(); });
+  replicas_ = std::make_unique<Replicas>(*world_, device_);
+  step_->before_update([this] {
+    saver_->finish_copy();
+    replicas_->finish_reading();
+  });
 
   const auto data = recipe.get<data::DataFields>();
   data::LoaderOptions options;
@@ -350,7 +356,7 @@ void Training::restore_or_start() {
     if (!folder_.note.empty()) terminal_.print("  " + folder_.note);
   }
   loader_->seek(progress_.samples);
-  check_replicas();
+  replicas_->require_same(replicated(), progress_.step);
   if (!is_lead()) return;
   // a run goes on where a full disk would not even take its recipe again
   if (const std::string file = folder_.file("recipe.yaml");
@@ -454,10 +460,12 @@ step::Beside Training::facts(double own_seconds) {
   progress_.train_seconds = earlier_seconds_ + seconds_since(loop_begin_);
   if (!ranks_) return beside;
   std::vector<double>& facts = beside.numbers;
-  facts.resize(3 + static_cast<size_t>(world_->size()));
+  facts.resize(kFacts + static_cast<size_t>(world_->size()));
   facts[0] = stop_ ? 1 : 0;
   if (is_lead()) facts[1] = save_by_time_ ? 1 : 0, facts[2] = progress_.train_seconds;
-  facts[3 + static_cast<size_t>(world_->rank())] = own_seconds;
+  const Replicas::Numbers digest = replicas_->tell();
+  std::copy(digest.begin(), digest.end(), facts.begin() + 3);
+  facts[kFacts + static_cast<size_t>(world_->rank())] = own_seconds;
   return beside;
 }
 
@@ -467,18 +475,20 @@ void Training::heed(const std::vector<double>& facts) {
   if (!stop_ && facts[0] > 0) stop_ = "another rank";
   save_by_time_ = facts[1] > 0;
   progress_.train_seconds = facts[2];
+  replicas_->hear(&facts[3]);
   if (!is_lead()) return;
-  if (const std::string slow = stragglers_.note({facts.begin() + 3, facts.end()}); !slow.empty())
+  if (const std::string slow = stragglers_.note({facts.begin() + kFacts, facts.end()});
+      !slow.empty())
     log_warning(slow);
 }
 
-// Memory that has changed by itself shows here.
-void Training::check_replicas() {
+// What all ranks have alike: memory that has changed by itself shows there.
+NamedTensors Training::replicated() const {
   NamedTensors all = step_->weights();
   const auto rows = step_->rows();
   for (auto& t : step_->state())
     if (!rows.contains(t.name)) all.push_back(t);
-  require_same_replicas(*world_, all, progress_.step, device_);
+  return all;
 }
 
 const char* Training::why_stop() const {
@@ -670,9 +680,13 @@ bool Training::evaluate_now() {
 }
 
 void Training::save(Save how) {
+  replicas_->settle();
   if (saved_step_ == progress_.step) return;
   const auto span = phase("save");
-  check_replicas();
+  if (how == Save::kAndWait)
+    replicas_->require_same(replicated(), progress_.step);
+  else
+    replicas_->begin(replicated(), progress_.step);
   saved_step_ = progress_.step;
   last_save_ = Clock::now();
   // the ranks that hold a copy of the optimizer's state write it together
@@ -683,6 +697,7 @@ void Training::save(Save how) {
     content.part.folder = world_->broadcast_text(
         is_lead() ? checkpoint::begin_parts(folder_.checkpoints(), progress_.step) : "");
   if (content.part.index >= content.part.count) return;
+  if (how == Save::kBeside) content.approval = replicas_->approval();
   content.rows = step_->rows();
   content.step = progress_.step;
   content.samples = progress_.samples;
@@ -731,6 +746,7 @@ std::string Training::command_that_continues() const {
 
 // The newest checkpoint was written before the evaluation of its step: it is told what that gave.
 void Training::restate() {
+  replicas_->settle();
   if (!is_lead() || saved_step_ != progress_.step || progress_.evaluated_step != progress_.step)
     return;
   saver_->wait();

@@ -215,7 +215,7 @@ TEST_F(RankFaults, AJobKilledAgainAndAgainKeepsItsBitsAndItsMemory) {
   };
   // as many steps as fill the time, by the speed of a first run; beside the one process whose bits
   // are the right ones
-  const int64_t few = minutes ? 2000 : 200;
+  const int64_t few = 2000;
   const auto started = Clock::now();
   const pid_t beside = begin({"train"}, "beside", few, "log-whole");
   ASSERT_EQ(wait_for(begin({"launch", "-n", "4"}, "first", few, "log")), 0) << log();
@@ -399,7 +399,7 @@ TEST_F(RankFaults, ACheckpointThatIsBeingWrittenIsAwaitedAndOneThatWasCutIsNone)
     if (victim == 0) wait_until_said("restarting all 2 ranks from the start");
     unlink(scratch.file("hold").c_str());
     EXPECT_EQ(wait_for(pid, 60), 0) << log();
-    EXPECT_EQ(log().find("continuing after step 10 ") != std::string::npos, victim == 1) << log();
+    EXPECT_EQ(log().find("continuing after step ") != std::string::npos, victim == 1) << log();
   }
 }
 

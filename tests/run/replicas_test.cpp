@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <thread>
 
 #include "engine/base/error.h"
@@ -10,8 +12,42 @@
 namespace lehr::run {
 namespace {
 
+using Ask = std::function<void(dist::World&, const at::Tensor&)>;
+
+void now(dist::World& world, const at::Tensor& weight) {
+  Replicas(world, nullptr).require_same({{"w", weight}}, 7);
+}
+
+// With the sums of two steps: the first comes while the tensors are still read.
+void beside(dist::World& world, const at::Tensor& weight) {
+  Replicas replicas(world, nullptr);
+  replicas.begin({{"w", weight}}, 7);
+  const std::function<void()> approval = replicas.approval();
+  for (int step = 0; step < 2; ++step) {
+    at::Tensor numbers = at::zeros({5}, at::kDouble);
+    const Replicas::Numbers told = replicas.tell();
+    std::copy(told.begin(), told.end(), numbers.mutable_data_ptr<double>());
+    world.sum(numbers);
+    try {
+      replicas.hear(numbers.const_data_ptr<double>());
+    } catch (const Error&) {
+      EXPECT_EQ(step, 1);
+      EXPECT_THROW(approval(), Error);
+      throw;
+    }
+    replicas.finish_reading();
+  }
+  if (approval) approval();
+}
+
+void settled(dist::World& world, const at::Tensor& weight) {
+  Replicas replicas(world, nullptr);
+  replicas.begin({{"w", weight}}, 7);
+  replicas.settle();
+}
+
 // What each rank says when the first weight of those in `flipped` has one bit turned.
-std::vector<std::string> said(int size, const std::vector<int>& flipped) {
+std::vector<std::string> said(int size, const std::vector<int>& flipped, const Ask& ask = now) {
   auto worlds = dist::thread_worlds(size);
   std::vector<std::string> messages(static_cast<size_t>(size));
   std::vector<std::thread> threads;
@@ -23,7 +59,7 @@ std::vector<std::string> said(int size, const std::vector<int>& flipped) {
       if (turned != flipped.end())
         static_cast<uint32_t*>(weight.mutable_data_ptr())[0] ^= 1U << (turned - flipped.begin());
       try {
-        require_same_replicas(*worlds[static_cast<size_t>(rank)], {{"w", weight}}, 7);
+        ask(*worlds[static_cast<size_t>(rank)], weight);
       } catch (const Error& e) {
         EXPECT_EQ(e.code(), Code::kRanks);
         messages[static_cast<size_t>(rank)] = e.what();
@@ -34,17 +70,30 @@ std::vector<std::string> said(int size, const std::vector<int>& flipped) {
 }
 
 TEST(Replicas, AreLeftAloneWhenEqual) {
-  for (int size : {1, 3})
-    for (const auto& message : said(size, {})) EXPECT_EQ(message, "");
+  for (const Ask& ask : {Ask(now), Ask(beside), Ask(settled)})
+    for (int size : {1, 3})
+      for (const auto& message : said(size, {}, ask)) EXPECT_EQ(message, "");
 }
 
 TEST(Replicas, OfAFlippedBitAreNamed) {
-  for (const auto& message : said(3, {1}))
-    EXPECT_NE(message.find("after step 7 the weights of rank 1 differ from the other ranks'"),
-              std::string::npos)
-        << message;
+  for (const Ask& ask : {Ask(now), Ask(beside), Ask(settled)})
+    for (const auto& message : said(3, {1}, ask))
+      EXPECT_NE(message.find("after step 7 the weights of rank 1 differ from the other ranks'"),
+                std::string::npos)
+          << message;
   for (const auto& message : said(5, {0, 4}))
     EXPECT_NE(message.find("of rank 0, 4 differ"), std::string::npos) << message;
+}
+
+TEST(Replicas, ThatAreNotComparedBeforeTheEndAreTakenForEqual) {
+  auto worlds = dist::thread_worlds(2);
+  std::function<void()> approval;
+  {
+    Replicas replicas(*worlds[0], nullptr);
+    replicas.begin({{"w", at::ones({3})}}, 7);
+    approval = replicas.approval();
+  }
+  EXPECT_NO_THROW(approval());
 }
 
 TEST(Replicas, WithoutAMajorityNobodyIsBlamed) {
