@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
@@ -13,6 +14,7 @@
 #include "engine/dist/address.h"
 #include "engine/dist/by_host.h"
 #include "engine/dist/node_memory.h"
+#include "engine/dist/peers_store.h"
 #include "engine/dist/session.h"
 #include "engine/dist/world.h"
 
@@ -49,17 +51,18 @@ class Processes : public World {
       : session_(std::move(session)), members_(std::move(members)), device_(device) {
     const StorePointer store =
         c10::make_intrusive<c10d::PrefixStore>(members_.name, session_->store());
+    const auto peers = c10::make_intrusive<PeersStore>(store);
     const auto made = std::make_shared<c10::intrusive_ptr<c10d::Backend>>();
     const auto options = c10d::ProcessGroupGloo::Options::create(session_->timeout());
     const Call joining = session_->begin("joining the group");
     session_->guarded_in_time(
-        joining, [made, store, options, place = session_->place(), rank = rank(), size = size()] {
+        joining, [made, peers, options, place = session_->place(), rank = rank(), size = size()] {
           options->devices.push_back(line_of(place));
-          *made = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+          *made = c10::make_intrusive<c10d::ProcessGroupGloo>(peers, rank, size, options);
         });
     gloo_ = *made;
     session_->guarded(joining, [&] {
-      meet_neighbours();
+      meet_neighbours(*peers);
       share_memory(*store);
     });
   }
@@ -142,6 +145,16 @@ class Processes : public World {
     sum(lengths);
     const auto* length = lengths.const_data_ptr<int64_t>();
     const int64_t longest = *std::max_element(length, length + size());
+    std::vector<at::Tensor> each;
+    if (flat.is_cpu() && longest > 0 && longest * flat.element_size() * size() <= kSmallBytes) {
+      // a sum of bytes of which only one rank has some: log2(n) messages, where a ring has n - 1
+      const at::Tensor all = at::zeros({size(), longest * flat.element_size()}, at::kByte);
+      all[rank()].slice(0, 0, static_cast<int64_t>(flat.nbytes())).copy_(flat.view(at::kByte));
+      sum(all);
+      for (int r = 0; r < size(); ++r)
+        each.push_back(all[r].view(flat.scalar_type()).slice(0, 0, length[r]));
+      return each;
+    }
     at::Tensor padded = flat;
     if (flat.numel() < longest) {
       padded = at::zeros({longest}, flat.options());
@@ -153,7 +166,6 @@ class Processes : public World {
         at::Tensor into = all.view({-1});
         return group(padded)._allgather_base(into, padded);
       })->wait();
-    std::vector<at::Tensor> each;
     for (int r = 0; r < size(); ++r) each.push_back(all[r].slice(0, 0, length[r]));
     return each;
   }
@@ -247,15 +259,28 @@ class Processes : public World {
   }
   // Connects to the ranks that sums, gatherings and broadcasts speak to, so that one that is gone
   // is noticed by those at once, whether or not it has spoken: its connections close.
-  void meet_neighbours() {
-    at::Tensor mine = at::zeros({1}), theirs = at::zeros({1});
+  void meet_neighbours(PeersStore& peers) {
+    if (size() == 1) return;
     const int next = (rank() + 1) % size(), before = (rank() + size() - 1) % size();
-    if (size() > 1) {
-      std::vector<at::Tensor> out{mine}, in{theirs};
-      auto sent = gloo_->send(out, next, kTagOfSum);
-      gloo_->recv(in, before, kTagOfSum)->wait(session_->timeout());
-      sent->wait(session_->timeout());
+    std::set<int> near{next, before};
+    for (int step = 1; step < size(); step *= 2)
+      for (const int other : {rank() ^ step, rank() + step, rank() - step})
+        if (other >= 0 && other < size()) near.insert(other);
+    for (int other = 0; size() <= NodeMemory::kMostRanks && other < size(); ++other)
+      near.insert(other);
+    near.erase(rank());
+    const std::string own = std::to_string(rank());
+    if (std::string prefix = peers.last_set(); prefix.ends_with(own)) {
+      prefix.resize(prefix.size() - own.size());
+      std::vector<std::string> keys;
+      for (const int other : near) keys.push_back(prefix + std::to_string(other));
+      peers.fetch(keys, session_->timeout());
     }
+    at::Tensor mine = at::zeros({1}), theirs = at::zeros({1});
+    std::vector<at::Tensor> out{mine}, in{theirs};
+    auto sent = gloo_->send(out, next, kTagOfSum);
+    gloo_->recv(in, before, kTagOfSum)->wait(session_->timeout());
+    sent->wait(session_->timeout());
     sum_by_pairs(mine);
   }
   void send(const at::Tensor& tensor, int to) {
