@@ -5,9 +5,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <nlohmann/json.hpp>
 
 #include "engine/base/error.h"
 #include "engine/base/pulse.h"
@@ -75,6 +77,50 @@ class Stopping {
   int64_t batches_ = 0, next_ = 1;
 };
 
+// The lead's metric gets what all have seen: pairs of neighbours, then pairs of pairs, the first of
+// each taking in what the second has, in the order of the ranks.
+void merge_to_lead(dist::World& world, metrics::Metric& metric) {
+  const int rank = world.rank();
+  for (int apart = 1; apart < world.size(); apart *= 2) {
+    const bool takes = rank % (2 * apart) == 0, gives = rank % (2 * apart) == apart;
+    const int other = takes ? rank + apart : rank - apart;
+    const int partner = (takes || gives) && other < world.size() ? other : rank;
+    const at::Tensor mine =
+        takes || partner == rank ? at::empty({0}, at::kDouble) : metric.state().contiguous();
+    const at::Tensor length = at::full({1}, mine.numel(), at::kLong), theirs = length.clone();
+    world.exchange(length, theirs, partner);
+    // both sides of an exchange give as much
+    const int64_t most = std::max(mine.numel(), theirs.item<int64_t>());
+    const at::Tensor sent = at::zeros({most}, at::kDouble), got = at::zeros({most}, at::kDouble);
+    sent.slice(0, 0, mine.numel()).copy_(mine.view({-1}));
+    world.exchange(sent, got, partner);
+    if (takes && partner != rank) metric.merge(got.slice(0, 0, theirs.item<int64_t>()));
+  }
+}
+
+// What the lead's metrics give, on all ranks, bit for bit.
+std::vector<metrics::Result> results_of_lead(
+    dist::World& world, const std::vector<std::unique_ptr<metrics::Metric>>& all) {
+  std::vector<metrics::Result> results;
+  nlohmann::json said = nlohmann::json::array();
+  if (world.is_lead())
+    for (const auto& metric : all)
+      for (auto& result : metric->compute()) {
+        said.push_back({result.name, result.value.has_value(),
+                        std::bit_cast<uint64_t>(result.value.value_or(0)), result.why});
+        results.push_back(std::move(result));
+      }
+  if (world.size() == 1) return results;
+  said = nlohmann::json::parse(world.broadcast_text(said.dump()));
+  if (world.is_lead()) return results;
+  for (const auto& one : said) {
+    metrics::Result result{one.at(0), std::nullopt, one.at(3)};
+    if (one.at(1)) result.value = std::bit_cast<double>(one.at(2).get<uint64_t>());
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
 }  // namespace
 
 std::optional<double> Evaluation::value(const std::string& name) const {
@@ -121,9 +167,10 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   const auto begin = Clock::now();
   at::NoGradGuard no_grad;
   const Evaluating evaluating(model);
-  data::LoaderOptions options;
+  data::LoaderOptions options = data::loader_options(parts.recipe);
   options.split = split;
-  options.global_batch = options.micro_batch = parts.recipe.get<ValidationFields>().batch_size;
+  options.micro_batch = parts.recipe.get<ValidationFields>().batch_size;
+  options.global_batch = options.micro_batch * world.size();
   options.shuffle = options.augment = options.drop_last = false;
   options.one_pass = true;
   options.device = device;
@@ -179,10 +226,7 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
   evaluation.stopped = errors > 0;
   if (evaluation.stopped) return evaluation;
   if (world.size() > 1) {
-    auto merged = recipe_metrics(parts.recipe, parts.dataset->info());
-    for (size_t m = 0; m < all.size(); ++m)
-      for (const auto& state : world.gather(all[m]->state())) merged[m]->merge(state);
-    all = std::move(merged);
+    for (auto& metric : all) merge_to_lead(world, *metric);
     if (!std::isfinite(loss))
       for (const auto& own : world.gather_text(evaluation.non_finite))
         if (!own.empty()) evaluation.non_finite = own;
@@ -215,8 +259,7 @@ Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,
     evaluation.results.push_back(perplexity);
     evaluation.results.push_back(bits);
   }
-  for (auto& metric : all)
-    for (auto& result : metric->compute()) evaluation.results.push_back(result);
+  for (auto& result : results_of_lead(world, all)) evaluation.results.push_back(result);
   evaluation.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   return evaluation;
 }

@@ -41,7 +41,10 @@ void check_monitor(const recipe::Recipe& recipe, const data::DataInfo& info);
 void refuse_unknown_monitor(const recipe::Recipe& recipe, const StringList& known);
 StringList text_results();  // of an evaluation of text
 
-// With several ranks, each takes its share of every batch, and all end with the numbers of one.
+// With several ranks, each has a batch of `validation.batch_size` samples at a time, and all end
+// with the same numbers: sums of losses are added up by rank, so they differ from those of one rank
+// in their last bits, and so do metrics that are sums of real numbers; what counts or ranks does
+// not.
 // `stop` is asked between batches; over ranks about once a second, and all stop where one is told
 // to, or where the data of one have an error; without it that error is thrown.
 Evaluation evaluate(models::Model& model, const Parts& parts, data::Split split,

@@ -100,19 +100,23 @@ static void load_initial(const recipe::Recipe& recipe, models::Model& model) {
   log_info("weights start from " + (fields.pretrained.empty() ? path : fields.pretrained));
 }
 
-void initialize_from(const recipe::Recipe& recipe, models::Model& model, dist::World& world) {
-  check_pretrained(recipe, model);
-  const auto fields = recipe.get<models::ModelFields>();
-  if (fields.pretrained.empty() && fields.init_from.empty()) return;
-  if (world.is_lead()) load_initial(recipe, model);
+static void take_weights_of_lead(models::Model& model, dist::World& world) {
   if (world.size() == 1) return;
-  // a run that is named may save and let go while the ranks read: one of them does
   at::NoGradGuard no_grad;
   for (auto& [name, tensor] : weights_of(model)) {
     const at::Tensor host = tensor.detach().cpu().contiguous();
     world.broadcast(host);
     tensor.copy_(host);
   }
+}
+
+void initialize_from(const recipe::Recipe& recipe, models::Model& model, dist::World& world) {
+  check_pretrained(recipe, model);
+  const auto fields = recipe.get<models::ModelFields>();
+  if (fields.pretrained.empty() && fields.init_from.empty()) return;
+  if (world.is_lead()) load_initial(recipe, model);
+  // a run that is named may save and let go while the ranks read: one of them does
+  take_weights_of_lead(model, world);
 }
 
 track::Values row_values(const std::string& prefix, const Evaluation& evaluation) {
@@ -218,14 +222,17 @@ void finish_run(Finished& f, track::Terminal& terminal) {
                   {"train_seconds", f.progress.train_seconds},
                   {"checkpoint_blocked_seconds", f.blocked_s}};
   if (f.skipped_steps > 0) metrics["skipped_steps"] = f.skipped_steps;
-  const int64_t step =
-      choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model, false);
+  int64_t step = 0;
+  if (f.world.is_lead())
+    step = choose_weights(recipe, f.folder.checkpoints(), f.averaged, f.progress, *f.model, false);
+  take_weights_of_lead(*f.model, f.world);
   metrics["weights_of_step"] = step;
   json bad_samples = json::object();
   if (f.progress.most_bad_samples > 0) bad_samples["train"] = f.progress.most_bad_samples;
   for (auto split : {data::Split::kValidation, data::Split::kTest}) {
     if (f.parts.dataset->size(split) == 0) continue;
-    const Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device);
+    const Evaluation evaluation = evaluate(*f.model, f.parts, split, f.device, f.world);
+    if (!f.world.is_lead()) continue;
     if (!evaluation.non_finite.empty()) log_warning(evaluation.non_finite);
     print_evaluation(terminal,
                      fmt::format("{} split, weights of step {}", data::to_string(split), step),
@@ -233,6 +240,7 @@ void finish_run(Finished& f, track::Terminal& terminal) {
     metrics[data::to_string(split)] = results_json(evaluation);
     if (evaluation.bad_samples > 0) bad_samples[data::to_string(split)] = evaluation.bad_samples;
   }
+  if (!f.world.is_lead()) return;  // the artefact is the lead's work
   if (!bad_samples.empty()) {
     metrics["bad_samples"] = bad_samples;
     std::vector<std::string> counts;

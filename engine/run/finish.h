@@ -44,10 +44,11 @@ struct Finished {
   double blocked_s;
   int64_t skipped_steps;
   DeviceRuntime* device;
+  dist::World& world;
   std::string reason;  // the field that ended it: "training.max_steps"
 };
-// Loads the weights that export.weights names, evaluates the test split, writes metrics.json, the
-// artefact, report.html and finished.json.
+// By all ranks: the lead loads the weights that export.weights names, all evaluate with them; the
+// lead writes metrics.json, the artefact, report.html and finished.json.
 void finish_run(Finished& finished, track::Terminal& terminal);
 
 // Of a finished run that `recipe` asks for again: a line that says so. Throws Error{kUsage} with

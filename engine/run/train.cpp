@@ -777,7 +777,6 @@ Code Training::finish() {
     return Code::kStopped;
   }
   check_bad_samples(*parts_, progress_.bad_samples, "this epoch");
-  if (!is_lead()) return Code::kOk;  // the lead goes on alone
   const int64_t skipped = step_->steps_skipped();
   if (skipped > 0 && skipped == progress_.step)
     throw Error(Code::kNonFinite,
@@ -786,13 +785,13 @@ Code Training::finish() {
   const LeaveWhenAsked finishing(" after the last step, which is saved. " +
                                  command_that_continues() + " evaluates and exports.");
   const auto span = phase("finish");
-  compare_with_replay();
+  if (is_lead()) compare_with_replay();
   // under training.kernels: check
   for (const auto& [op, difference] : models::kernel_differences())
     terminal_.print(fmt::format("kernel {}: at most {:.2g} of the largest value from ATen's op", op,
                                 difference));
-  Finished finished{folder_, *parts_, model_,     step_->averaged(), progress_, saver_->blocked_s(),
-                    skipped, device_, why_ended()};
+  Finished finished{folder_, *parts_, model_,  step_->averaged(), progress_, saver_->blocked_s(),
+                    skipped, device_, *world_, why_ended()};
   step_->in_float32([&] { finish_run(finished, terminal_); });
   return Code::kOk;
 }

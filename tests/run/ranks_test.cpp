@@ -80,6 +80,39 @@ TEST_F(RanksRun, InFixedOrderGiveTheBitsOfOneRankAtAnyNumber) {
   }
 }
 
+// All ranks evaluate, a batch each at a time, and at the end too: the table shows the numbers of
+// the training's own row, and of one rank.
+TEST_F(RanksRun, EvaluateTogetherToTheEnd) {
+  auto words = kFixed;
+  for (const char* word : {"validation.batch_size=4", "export.weights=best",
+                           "metrics.names=[accuracy, f1_macro, log_loss, calibration_error]"})
+    words.insert(words.end(), {"--set", word});
+  nlohmann::json alone;
+  for (int ranks : {1, 2, 4}) {
+    const std::string run = "evaluated" + std::to_string(ranks);
+    const Outcome outcome = ranks == 1 ? train(run, words) : launch(ranks, run, words);
+    ASSERT_EQ(outcome.code, 0) << outcome.out;
+    const auto last = nlohmann::json::parse(scratch.read(run + "/metrics.json"));
+    std::istringstream rows(scratch.read(run + "/metrics.jsonl"));
+    int found = 0;
+    for (std::string line; std::getline(rows, line);) {
+      const auto row = nlohmann::json::parse(line);
+      if (row["step"] != last["weights_of_step"]) continue;
+      for (const auto& [name, value] : last["validation"].items())
+        if (row.contains("validation." + name)) {
+          EXPECT_EQ(row["validation." + name], value) << name;
+          ++found;
+        }
+    }
+    EXPECT_GE(found, 5) << last;
+    if (ranks == 1) alone = last;
+    for (const char* split : {"validation", "test"})
+      for (const auto& [name, value] : alone[split].items())
+        EXPECT_NEAR(last[split][name].get<double>(), value.get<double>(), 1e-6) << name;
+    EXPECT_EQ(last["test"]["accuracy"], alone["test"]["accuracy"]);
+  }
+}
+
 TEST_F(RanksRun, StopTogetherAndGoOnAtAnotherNumber) {
   ASSERT_EQ(train("one", kFixed).code, 0);
   std::vector<std::string> slow = kFixed;
