@@ -145,15 +145,22 @@ void NodeMemory::wait_for(int rank) {
 }
 
 void NodeMemory::sum(const at::Tensor& tensor, bool in_tree) {
+  combine(tensor, in_tree ? How::kInTree : How::kInOrder);
+}
+
+void NodeMemory::share(const at::Tensor& tensor) { combine(tensor, How::kFirst); }
+
+void NodeMemory::combine(const at::Tensor& tensor, How how) {
   const c10::NoGradGuard no_grad;
   const at::Tensor flat = tensor.view({-1});
   const uint64_t what = static_cast<uint64_t>(flat.numel()) << 16 |
-                        static_cast<uint64_t>(flat.scalar_type()) << 1 | (in_tree ? 1 : 0);
+                        static_cast<uint64_t>(flat.scalar_type()) << 2 | static_cast<uint64_t>(how);
   const int64_t step = kChunk / flat.element_size();
   for (int64_t begin = 0; begin < flat.numel(); begin += step) {
     const at::Tensor part = flat.slice(0, begin, std::min(begin + step, flat.numel()));
     const uint32_t chunk = posted_;
-    std::memcpy(slot(rank_, chunk), part.const_data_ptr(), part.nbytes());
+    if (how != How::kFirst || rank_ == 0)
+      std::memcpy(slot(rank_, chunk), part.const_data_ptr(), part.nbytes());
     header().lines[rank_].what[chunk % 2] = what;
     post();
     std::vector<at::Tensor> all;
@@ -164,7 +171,11 @@ void NodeMemory::sum(const at::Tensor& tensor, bool in_tree) {
       all.push_back(at::from_blob(slot(rank, chunk), part.sizes(), part.options()));
     }
     at::Tensor into = part;
-    if (!in_tree) {
+    if (how == How::kFirst) {
+      if (rank_ != 0) std::memcpy(part.mutable_data_ptr(), slot(0, chunk), part.nbytes());
+      continue;
+    }
+    if (how == How::kInOrder) {
       at::add_out(into, all[0], all[1]);
       for (size_t rank = 2; rank < all.size(); ++rank) into.add_(all[rank]);
       continue;

@@ -35,6 +35,7 @@ class NodeMemory {
   // the CPU. All ranks call it in one order. Throws std::runtime_error when a rank is gone, or does
   // not come within the timeout.
   void sum(const at::Tensor& tensor, bool in_tree);
+  void share(const at::Tensor& tensor);  // all get the first rank's; as sum
 
  private:
   struct Header;
@@ -44,6 +45,8 @@ class NodeMemory {
                                          std::chrono::milliseconds timeout);
   Header& header() const;
   char* slot(int rank, uint32_t chunk) const;
+  enum class How { kInOrder, kInTree, kFirst };
+  void combine(const at::Tensor& tensor, How how);
   void post();
   void wait_for(int rank);
   void require_there(int rank) const;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
+#include <optional>
 #include <set>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -26,6 +28,7 @@ struct Members {
   std::vector<int> ranks;
   int rank = 0;  // this one, among them
   std::string name;
+  bool in_nodes = false;  // so many consecutive ranks on each node; of all the job's ranks alike
 };
 
 // Sums up to this size go by pairs of ranks: log2(n) messages one after the other where Gloo's ring
@@ -61,6 +64,8 @@ class Processes : public World {
           *made = c10::make_intrusive<c10d::ProcessGroupGloo>(peers, rank, size, options);
         });
     gloo_ = *made;
+    everyone_.resize(members_.ranks.size());
+    std::iota(everyone_.begin(), everyone_.end(), 0);
     session_->guarded(joining, [&] {
       meet_neighbours(*peers);
       share_memory(*store);
@@ -114,7 +119,7 @@ class Processes : public World {
   void sum_in_tree(at::Tensor tensor) override {
     session_->guarded(session_->begin("a sum in a tree"), [&] {
       if (is_in_memory(tensor) && tensor.is_contiguous())
-        return memory_->sum(tensor, /*in_tree=*/true);
+        return node_->memory->sum(tensor, /*in_tree=*/true);
       at::Tensor other = at::empty_like(tensor);
       for (int step = 1; step < size(); step *= 2) {
         swap(tensor, other, rank() ^ step, kTagOfTree);
@@ -171,13 +176,15 @@ class Processes : public World {
   }
 
   std::unique_ptr<World> split(int color) override {
-    const auto colors = gather(at::full({1}, color, at::kLong));
+    const at::Tensor colors = at::zeros({size()}, at::kLong);
+    colors[rank()] = color;
+    sum(colors);
+    const auto* color_of = colors.const_data_ptr<int64_t>();
     Members members;
     members.name = fmt::format("{}/{}-{}", members_.name, splits_++, color);
     for (int r = 0; r < size(); ++r) {
       if (r == rank()) members.rank = static_cast<int>(members.ranks.size());
-      if (colors[static_cast<size_t>(r)].item<int64_t>() == color)
-        members.ranks.push_back(members_.ranks[static_cast<size_t>(r)]);
+      if (color_of[r] == color) members.ranks.push_back(members_.ranks[static_cast<size_t>(r)]);
     }
     return std::make_unique<Processes>(session_, std::move(members), device_);
   }
@@ -200,7 +207,10 @@ class Processes : public World {
     return pending;
   }
 
-  bool is_in_memory(const at::Tensor& tensor) const { return memory_ && tensor.is_cpu(); }
+  // Whether all its ranks are on one node that has memory for them.
+  bool is_in_memory(const at::Tensor& tensor) const {
+    return node_ && node_->firsts.size() == 1 && tensor.is_cpu();
+  }
 
   // Ranks wait for what they began in the same order.
   std::unique_ptr<Pending> begin_sum_at_wait(at::Tensor tensor) {
@@ -208,12 +218,7 @@ class Processes : public World {
       Sum(Processes& world, Call call, at::Tensor tensor)
           : world(world), call(call), tensor(std::move(tensor)) {}
       void wait() override {
-        world.session_->guarded(call, [&] {
-          if (world.memory_)
-            world.memory_->sum(tensor, /*in_tree=*/false);
-          else
-            world.sum_by_pairs(tensor);
-        });
+        world.session_->guarded(call, [&] { world.sum_small(tensor); });
       }
       Processes& world;
       const Call call;
@@ -222,40 +227,67 @@ class Processes : public World {
     return std::make_unique<Sum>(*this, session_->begin("a sum"), std::move(tensor));
   }
 
-  // Of ranks of one node; where one of them cannot, all go by Gloo.
-  void share_memory(c10d::Store& store) {
-    const bool one_node = session_->place().local_size == session_->place().size;
-    if (!one_node || size() < 2 || size() > NodeMemory::kMostRanks) return;
-    if (rank() == 0) {
-      memory_ = NodeMemory::make(size(), session_->timeout());
-      store.set("memory", memory_ ? memory_->path() : "none");
-    } else {
-      memory_ = NodeMemory::open(store.get_to_str("memory"), rank(), size(), session_->timeout());
-    }
-    at::Tensor count = at::full({1}, memory_ ? 1 : 0, at::kLong);
-    sum_by_pairs(count);
-    if (memory_ && rank() == 0) memory_->remove_name();
-    if (count.item<int64_t>() < size()) memory_.reset();
+  // In a node's memory, then between the first ranks of the nodes.
+  void sum_small(const at::Tensor& tensor) {
+    if (!node_) return sum_by_pairs(tensor, everyone_);
+    const auto& [memory, firsts, is_first] = *node_;
+    if (memory) memory->sum(tensor, /*in_tree=*/false);
+    if (firsts.size() == 1) return;
+    if (is_first) sum_by_pairs(tensor, firsts);
+    if (memory) memory->share(tensor);
   }
 
-  // Recursive doubling. Where the ranks are no power of two, those above it give theirs to one
-  // below and are told the result. a + b and b + a have the same bits, so all ranks end with the
-  // same.
-  void sum_by_pairs(at::Tensor tensor) {
+  void share_memory(c10d::Store& store) {
+    const auto node_of = [&](int member) {
+      return members_.ranks[static_cast<size_t>(member)] / session_->place().local_size;
+    };
+    Node node;
+    std::vector<int> here;
+    for (const int member : everyone_) {
+      if (member == 0 || node_of(member) != node_of(member - 1)) node.firsts.push_back(member);
+      if (node_of(member) == node_of(rank())) here.push_back(member);
+    }
+    if (!members_.in_nodes || node.firsts.size() == everyone_.size()) return;
+    node.is_first = here[0] == rank();
+    const auto here_size = static_cast<int>(here.size());
+    const std::string key = fmt::format("memory/{}", here[0]);
+    if (here_size > 1 && node.is_first) {
+      node.memory = NodeMemory::make(here_size, session_->timeout());
+      store.set(key, node.memory ? node.memory->path() : "none");
+    } else if (here_size > 1) {
+      node.memory =
+          NodeMemory::open(store.get_to_str(key), rank() - here[0], here_size, session_->timeout());
+    }
+    // where one of them cannot, none does
+    at::Tensor count = at::full({1}, here_size == 1 || node.memory ? 1 : 0, at::kLong);
+    sum_by_pairs(count, everyone_);
+    if (node.memory && node.is_first) node.memory->remove_name();
+    if (count.item<int64_t>() == size()) node_ = std::move(node);
+  }
+
+  // Recursive doubling among ranks of which this is one. Where they are no power of two, those
+  // above it give theirs to one below and are told the result. a + b and b + a have the same bits,
+  // so all end with the same.
+  void sum_by_pairs(const at::Tensor& tensor, const std::vector<int>& among) {
+    const auto size = static_cast<int>(among.size());
+    const auto self =
+        static_cast<int>(std::lower_bound(among.begin(), among.end(), rank()) - among.begin());
+    const auto of = [&](int other) { return among[static_cast<size_t>(other)]; };
     int power = 1;
-    while (2 * power <= size()) power *= 2;
-    const int more = size() - power;
+    while (2 * power <= size) power *= 2;
+    const int more = size - power;
+    const at::Tensor sum = tensor;
     at::Tensor other = at::empty_like(tensor);
-    if (rank() >= power) {
-      send(tensor, rank() - power);
-      return receive(tensor, rank() - power);
+    if (self >= power) {
+      send(sum, of(self - power));
+      return receive(sum, of(self - power));
     }
-    if (rank() < more) receive(other, rank() + power), tensor.add_(other);
+    if (self < more) receive(other, of(self + power)), sum.add_(other);
     for (int step = 1; step < power; step *= 2) {
-      swap(tensor, other, rank() ^ step, kTagOfSum);
-      tensor.add_(other);
+      swap(sum, other, of(self ^ step), kTagOfSum);
+      sum.add_(other);
     }
-    if (rank() < more) send(tensor, rank() + power);
+    if (self < more) send(sum, of(self + power));
   }
   // Connects to the ranks that sums, gatherings and broadcasts speak to, so that one that is gone
   // is noticed by those at once, whether or not it has spoken: its connections close.
@@ -276,12 +308,21 @@ class Processes : public World {
       for (const int other : near) keys.push_back(prefix + std::to_string(other));
       peers.fetch(keys, session_->timeout());
     }
-    at::Tensor mine = at::zeros({1}), theirs = at::zeros({1});
-    std::vector<at::Tensor> out{mine}, in{theirs};
+    // the job's ranks are so many on each node, if their numbers have no variance
+    const Place& place = session_->place();
+    const double local = place.local_size;
+    const bool own_is_regular = place.local_rank == place.rank % place.local_size &&
+                                place.local_size <= NodeMemory::kMostRanks;
+    const at::Tensor mine =
+        at::tensor({own_is_regular ? 1.0 : 0.0, local, local * local}, at::kDouble);
+    std::vector<at::Tensor> out{mine}, in{at::empty_like(mine)};
     auto sent = gloo_->send(out, next, kTagOfSum);
     gloo_->recv(in, before, kTagOfSum)->wait(session_->timeout());
     sent->wait(session_->timeout());
-    sum_by_pairs(mine);
+    sum_by_pairs(mine, everyone_);
+    const double* sums = mine.const_data_ptr<double>();
+    members_.in_nodes =
+        sums[0] == size() && sums[1] == local * size() && sums[2] == local * local * size();
   }
   void send(const at::Tensor& tensor, int to) {
     std::vector<at::Tensor> out{tensor};
@@ -321,10 +362,18 @@ class Processes : public World {
   }
 
   const std::shared_ptr<Session> session_;
-  const Members members_;
+  // The ranks of this one's node in this world, and of each node the first.
+  struct Node {
+    std::unique_ptr<NodeMemory> memory;  // none: this one is alone
+    std::vector<int> firsts;
+    bool is_first = false;
+  };
+
+  Members members_;
   DeviceRuntime* const device_;
   c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;
-  std::unique_ptr<NodeMemory> memory_;  // of ranks of one node
+  std::vector<int> everyone_;
+  std::optional<Node> node_;  // none: each rank speaks for itself
   int splits_ = 0;
 };
 

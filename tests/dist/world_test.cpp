@@ -140,12 +140,14 @@ uint16_t port() { return static_cast<uint16_t>(20000 + (getpid() * 7) % 9000); }
 
 TEST(World, OfProcessesKeepsItsPromises) {
   for (int size : {2, 3, 4, 6})
-    for (bool one_node : {true, false}) {  // by shared memory, and by Gloo
+    // by shared memory; by Gloo; by both, on nodes of two; on nodes that have no such order
+    for (const int of_node : {size, 1, 2, 0}) {
       const auto codes = processes(size, static_cast<uint16_t>(port() + size), [&](Place place) {
-        if (!one_node) place.local_size = 1;
+        place.local_size = of_node > 0 ? of_node : 1 + place.rank % 2;
+        place.local_rank = place.rank % place.local_size;
         exercise(*open_world(place, {30}));
       });
-      EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0)) << one_node;
+      EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0)) << size << " " << of_node;
     }
 }
 
@@ -188,6 +190,9 @@ TEST(NodeMemory, SumsInTheOrderOfRanksOrOfATree) {
           at::Tensor mine = of_rank(rank, numel, type);
           memory.sum(mine, /*in_tree=*/false);
           EXPECT_TRUE(mine.equal(plain)) << size << " " << numel;
+          at::Tensor told = of_rank(rank, numel, type);
+          memory.share(told);
+          EXPECT_TRUE(told.equal(of_rank(0, numel, type))) << size << " " << numel;
           if (size == 3) continue;
           at::Tensor tree = of_rank(0, numel, type) + of_rank(1, numel, type);
           if (size == 4) tree = tree + (of_rank(2, numel, type) + of_rank(3, numel, type));
