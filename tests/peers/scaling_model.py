@@ -13,6 +13,7 @@ LOCAL = 8  # GPUs of a node
 BACKWARD = 2 / 3  # of a step's work
 BUSY = 16 / 132  # of a GPU that a collective takes while it runs: 16 of its 132 multiprocessors
 NODE_S = 20e-6  # of a collective within a node, however small
+SMALL = 1000  # numbers in the sum that closes a step, beside one of each GPU: presence of gradients, statistics, counts
 HOP_S = (47e-6 - NODE_S) / 2  # of a step between nodes: 47 us for two of them, there and back
 
 
@@ -65,7 +66,9 @@ def replicated(parameters, embedding, width, compute, gpus, links, micro=1):
     for size, time in zip(sizes, times):
         done += size
         free = max(free, start + (end - start) * done / sum(sizes)) + time
-    exposed = max(0, free - end)
+    # losses, presence, statistics, what the ranks decide, and the next step's divisor: float64, behind the last bucket
+    free = max(free, end) + all_reduce(8 * (SMALL + gpus), gpus, links)
+    exposed = free - end
     return compute + (end - work) + exposed, exposed
 
 
